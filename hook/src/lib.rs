@@ -1,0 +1,1 @@
+//! The hook: takes messages in on the mail host, serves them to workers, applies what comes back.

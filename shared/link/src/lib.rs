@@ -1,0 +1,1 @@
+//! How the protocol travels: QUIC, identities, join tokens, streams, back-off.

@@ -1,0 +1,1 @@
+//! A MIME walk by byte offset. Not for the hook.

@@ -1,0 +1,10 @@
+//! What hook and workers say to each other, and the state machines on both sides.
+//!
+//! Pure: no I/O, no clock, no randomness. Time comes in as a [`time::Moment`]; what is to be done comes out as data.
+
+pub mod frame;
+pub mod id;
+pub mod limits;
+pub mod profile;
+pub mod time;
+pub mod verdict;

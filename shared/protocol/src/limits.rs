@@ -1,0 +1,57 @@
+//! Every bound of the protocol, each with its reason. Both sides check what they receive against these.
+
+use std::time::Duration;
+
+/// The protocol versions that this build speaks, oldest and newest.
+pub const VERSIONS: (u16, u16) = (1, 1);
+
+/// Largest payload of a frame on a control stream: the largest profile and resume list fit four times.
+pub const CONTROL_FRAME_BYTES_MAX: usize = 256 * 1024;
+/// Largest payload of a frame on a reservation's stream: an envelope of a thousand recipients with every parameter
+/// at its longest takes 1.6 MB.
+pub const RESERVATION_FRAME_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// Largest message, in bytes. Streams carry it in pieces; the bound keeps a length from meaning "for ever".
+pub const MESSAGE_BYTES_MAX: u64 = 1 << 40;
+
+/// Longest name of a host, worker, mailbox, module or need, in bytes.
+pub const NAME_BYTES_MAX: usize = 64;
+/// Longest sentence (a reason, a detail, a refusal), in bytes. Two screen lines; longer ones are cut.
+pub const TEXT_BYTES_MAX: usize = 512;
+/// Needs of one mailbox, and offers of one worker: four times what the planned modules add up to.
+pub const NEEDS_MAX: usize = 64;
+/// Messages that one grabber may hold reserved at one host. A worker starts what it has threads for; a thousand
+/// is sixteen times a large machine.
+pub const RESERVATIONS_PER_GRABBER_MAX: usize = 1_024;
+/// Findings in one verdict: every module with every part worth naming.
+pub const FINDINGS_MAX: usize = 256;
+/// Messages that a verdict may originate: a notice per party and a journal copy.
+pub const ORIGINATED_MAX: usize = 16;
+/// Reasons kept for one message: one an attempt, and those of its hand-backs up to here.
+pub const REASONS_MAX: usize = 16;
+/// Grabbers linked to one hook at once.
+pub const GRABBERS_MAX: usize = 256;
+/// Incarnations of one grabber that a hook remembers as replaced.
+pub const REPLACED_INCARNATIONS_MAX: usize = 64;
+/// Settled (message, fence) pairs remembered for one grabber until it has acknowledged them.
+pub const SETTLED_REMEMBERED_MAX: usize = 4 * RESERVATIONS_PER_GRABBER_MAX;
+/// Profiles in one frame of peers.
+pub const PEERS_MAX: usize = GRABBERS_MAX;
+
+/// How often a grabber beats while it holds a reservation.
+pub const BEAT: Duration = Duration::from_millis(200);
+/// How often it beats while it holds none.
+pub const BEAT_IDLE: Duration = Duration::from_secs(5);
+/// Missed beats after which a reservation is contestable.
+pub const BEATS_MISSED_MAX: u32 = 3;
+/// How often profiles go to the peers: at least this often (the 2005 design said once a minute).
+pub const PROFILE_EVERY: Duration = Duration::from_secs(1);
+/// Everything about one reservation ends after this, unless configured otherwise (the 2005 design's figure).
+pub const RESERVATION_TIME_MAX: Duration = Duration::from_secs(15 * 60);
+/// The longest silence that a module may announce.
+pub const SILENCE_MAX: Duration = Duration::from_secs(10 * 60);
+/// The silence that counts until a module has announced one.
+pub const SILENCE_DEFAULT: Duration = Duration::from_secs(30);
+/// Attempts before a message is held.
+pub const ATTEMPTS_MAX: u8 = 3;
+/// Attempts given back (hand-backs, unavailable modules, links that came back) before a message is held.
+pub const RETURNS_MAX: u16 = 100;

@@ -1,0 +1,1 @@
+//! Gantry's test kit, end-to-end tests, simulation and benches.

@@ -1,0 +1,1 @@
+//! The worker: grabbers, pipeline, and what operators need.
