@@ -5,6 +5,7 @@
 pub mod frame;
 pub mod id;
 pub mod limits;
+pub mod pool;
 pub mod profile;
 pub mod time;
 pub mod verdict;

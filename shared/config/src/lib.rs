@@ -1,0 +1,1 @@
+//! Reading configuration files with errors that name file, line, key and remedy.

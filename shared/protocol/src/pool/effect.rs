@@ -1,0 +1,267 @@
+//! What the pool asks its driver to do, and what the driver answers.
+
+use std::time::Duration;
+
+use crate::frame::{HostControl, HostReservation};
+use crate::id::{Digest, Fence, MessageId, Session, Token};
+use crate::time::Moment;
+use crate::verdict::Verdict;
+
+/// A mailbox's place in the pool's configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct MailboxIndex(pub u16);
+
+/// Who holds the durable copy of a message until the end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Custody {
+    /// The sender waits for [`Effect::Answer`] and keeps the message until then; nothing is durable. The bytes live
+    /// in memory or an unlinked file until [`Effect::Forget`].
+    Upstream { answer_by: Moment },
+    /// It is on our disk.
+    Hook,
+}
+
+/// A message that has come in, or that the spool found at the start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Marked {
+    pub id: MessageId,
+    pub mailbox: MailboxIndex,
+    pub custody: Custody,
+    /// Length in bytes.
+    pub length: u64,
+    pub recipients: u16,
+    /// When it came in, on the driver's clock; for those found at the start, by their age.
+    pub since: Moment,
+    /// Attempts already counted (from the file's name, or for upstream custody from the digests of suspects).
+    pub attempts: u8,
+}
+
+/// A message found on disk at the start, in the state that its name tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Recovered {
+    pub marked: Marked,
+    pub state: StoredState,
+}
+
+/// The state of a stored message, which is a suffix of its file's name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum StoredState {
+    /// In the pool, with the attempts counted so far.
+    Marked {
+        attempts: u8,
+    },
+    /// A verdict is stored with it and recipients are being served.
+    Releasing,
+    Held,
+    Quarantined,
+}
+
+/// Something to do. Each with a token is answered by exactly one completion with the same token.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Effect {
+    /// Send a frame on a link's control stream.
+    Control { session: Session, frame: HostControl },
+    /// Close a link after what was queued for it.
+    CloseLink { session: Session, reason: String },
+    /// Open a stream: read the message's header, send [`crate::frame::Assign`] and then the body. Answer with
+    /// [`super::Pool::handle_assigned`], and at any later fault with `handle_stream_lost`.
+    Assign(Assignment),
+    /// Send a frame on a reservation's stream; `finish` ends our side of it.
+    Reply {
+        session: Session,
+        message: MessageId,
+        fence: Fence,
+        frame: HostReservation,
+        finish: bool,
+    },
+    /// Change what is stored. Nothing of it counts before its completion (`handle_stored`).
+    Store { token: Token, message: MessageId, mailbox: MailboxIndex, change: Change },
+    /// Hand the message on to these recipients by the stored verdict (`handle_released`).
+    Release { token: Token, message: MessageId, mailbox: MailboxIndex, recipients: Vec<u16> },
+    /// Upstream custody: tell the waiting sender.
+    Answer { message: MessageId, answer: Answer },
+    /// Upstream custody: the bytes in memory are no longer needed.
+    Forget { message: MessageId },
+    /// A store failed: take in nothing more until an operator has looked.
+    StopIntake { reason: String },
+    /// Something for the log, the counters and the status.
+    Event(Event),
+}
+
+/// One assignment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Assignment {
+    pub session: Session,
+    pub message: MessageId,
+    pub mailbox: MailboxIndex,
+    pub fence: Fence,
+    pub attempt: u8,
+    pub time_max: Duration,
+    pub silence_max: Duration,
+}
+
+/// What a driver learned when it began to send an assignment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Assigned {
+    /// The header was read; the message has this digest and the frame is on its way.
+    Sent { digest: Digest },
+    /// The message's file cannot be read: it was set aside as corrupted and is no longer the pool's.
+    Corrupted { reason: String },
+    /// The link is gone.
+    LinkLost,
+}
+
+/// A change to a stored message. All are durable when they complete, unless said otherwise.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Change {
+    /// Hook's custody: count an attempt in the file's name; the folder is synced from the second on.
+    /// Upstream custody: keep the digest of this suspect with its attempts.
+    Charge { attempts: u8 },
+    /// Hook's custody, `Marked` -> `Releasing`: append the verdict and rename.
+    Settle { verdict: Box<Verdict> },
+    /// Append what recipients got.
+    Results { results: Vec<RecipientResult> },
+    /// `Marked` or `Releasing` -> `Held` or `Quarantined`, with the reasons (and the verdict if it is new).
+    SetAside { state: StoredState, verdict: Option<Box<Verdict>>, reasons: Vec<String> },
+    /// Upstream custody -> the hook's: write all of it durably in this state.
+    Adopt {
+        state: StoredState,
+        verdict: Option<Box<Verdict>>,
+        results: Vec<RecipientResult>,
+        reasons: Vec<String>,
+    },
+    /// Write a non-delivery notice (RFC 3464) to the sender as a new message in `Releasing`, and tell its id and
+    /// size with `handle_stored`. Idempotent: the same message never has two notices for the same recipients.
+    Bounce { results: Vec<RecipientResult> },
+    /// The end: remove the file and sync the folder.
+    Remove,
+    /// An operator's wish: `Held` or `Quarantined` -> `Marked` with no attempts counted.
+    Requeue,
+}
+
+/// How a store ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Stored {
+    Done,
+    /// A notice was written (or there was nothing to write: `None`).
+    Bounced {
+        notice: Option<Marked>,
+    },
+    /// It did not become durable. The driver reports it once and the pool decides.
+    Failed {
+        reason: String,
+    },
+}
+
+/// What one recipient got from the next hop.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct RecipientResult {
+    /// Index in the envelope.
+    pub recipient: u16,
+    pub result: ReleaseResult,
+    /// The next hop's reply, or our own words; at most [`crate::limits::TEXT_BYTES_MAX`] bytes.
+    pub reply: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+pub enum ReleaseResult {
+    /// The next hop has it.
+    Accepted,
+    /// 4xx, no connection, or no time: try again later.
+    Deferred,
+    /// The connection was lost after the final dot was sent: the next hop may have it. To be tried again, and
+    /// counted as a possible duplicate.
+    Unknown,
+    /// 5xx.
+    Refused,
+}
+
+/// What the waiting sender is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// 250: released, quarantined, discarded or durable.
+    Accepted { text: String },
+    /// 4xx: keep it and try again.
+    TryAgain { text: String },
+    /// 5xx.
+    Refused { code: u16, enhanced: String, text: String },
+}
+
+/// Something that happened, for people and counters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    Linked {
+        grabber: String,
+    },
+    LinkLost {
+        grabber: String,
+    },
+    Marked {
+        message: MessageId,
+    },
+    Reserved {
+        message: MessageId,
+        grabber: String,
+        fence: Fence,
+        attempt: u8,
+    },
+    /// `after` is the time since the former owner was last heard of or advanced.
+    TakenOver {
+        message: MessageId,
+        from: String,
+        to: String,
+        reason: &'static str,
+        after: Duration,
+    },
+    Settled {
+        message: MessageId,
+        grabber: String,
+    },
+    Returned {
+        message: MessageId,
+        grabber: String,
+        reason: String,
+    },
+    /// A late or wrong verdict, which was not applied.
+    VerdictRefused {
+        message: MessageId,
+        grabber: String,
+        reason: String,
+    },
+    Released {
+        message: MessageId,
+        accepted: u16,
+        deferred: u16,
+        refused: u16,
+        possible_duplicates: u16,
+    },
+    Done {
+        message: MessageId,
+    },
+    SetAside {
+        message: MessageId,
+        state: StoredState,
+        reason: String,
+    },
+    Answered {
+        message: MessageId,
+        accepted: bool,
+    },
+    /// By a rule that the administrator wrote out: `when_unprocessed = "release-unscanned"`.
+    ReleasedUnprocessed {
+        message: MessageId,
+    },
+    Aged {
+        message: MessageId,
+        age: Duration,
+    },
+    /// A grabber broke the protocol.
+    Misbehaved {
+        grabber: String,
+        reason: String,
+    },
+    StoreFailed {
+        message: MessageId,
+        reason: String,
+    },
+}
