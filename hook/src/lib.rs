@@ -1,1 +1,4 @@
 //! The hook: takes messages in on the mail host, serves them to workers, applies what comes back.
+
+pub mod disk;
+pub mod spool;
