@@ -1,0 +1,69 @@
+//! Every key of `hook.toml`: what the reader accepts, and what `docs/configuration.md` must explain.
+
+/// Each table, as the documentation names it, with its keys.
+pub const KEYS: &[(&str, &[&str])] = &[
+    ("hook.toml", TOP),
+    ("[[mailbox]]", MAILBOX),
+    ("intake type smtp", SMTP_INTAKE),
+    ("release type smtp", SMTP_RELEASE),
+    ("[reservation]", RESERVATION),
+    ("[limits]", LIMITS),
+];
+
+pub(super) const TOP: &[&str] =
+    &["name", "spool", "identity", "listen", "advertise", "mailbox", "reservation", "limits"];
+
+pub(super) const MAILBOX: &[&str] = &[
+    "name",
+    "intake",
+    "release",
+    "needs",
+    "custody",
+    "answer_within",
+    "upstream_timeout",
+    "when_unprocessed",
+    "after",
+    "warn_after",
+];
+
+pub(super) const SMTP_INTAKE: &[&str] = &[
+    "type",
+    "listen",
+    "hostname",
+    "peers",
+    "xforward_from",
+    "recipients_max",
+    "message_size_max",
+    "connections_max",
+    "connections_per_client_max",
+    "stray_cr_lf",
+    "command_timeout",
+    "data_timeout",
+];
+
+pub(super) const SMTP_RELEASE: &[&str] = &[
+    "type",
+    "address",
+    "hostname",
+    "xforward",
+    "connect_timeout",
+    "command_timeout",
+    "data_timeout",
+    "final_dot_timeout",
+    "connections_max",
+    "queue_lifetime",
+    "retry_first",
+    "retry_max",
+];
+
+pub(super) const RESERVATION: &[&str] = &[
+    "beat",
+    "beat_idle",
+    "beats_missed_max",
+    "time_max",
+    "silence_max",
+    "attempts_max",
+    "returns_max",
+];
+
+pub(super) const LIMITS: &[&str] = &["spool_free_min", "spool_size_max"];

@@ -1,0 +1,302 @@
+//! One `[[mailbox]]`.
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use gantry_config::{Network, NoNetwork, Table, Value, duration_text};
+use gantry_protocol::limits;
+
+use super::read::{DAY, HOUR, MINUTE, SECOND};
+use super::{
+    Custody, HookUnprocessed, Intake, Mailbox, Release, SmtpIntake, SmtpRelease, StrayCrLf,
+    UpstreamUnprocessed, keys,
+};
+
+/// No SMTP client waits longer for the answer to the final dot than RFC 5321 4.5.3.2.6 asks of it: ten minutes.
+/// A minute of them is for the network.
+const ANSWER_WITHIN_MAX: Duration = Duration::from_secs(540);
+const ANSWER_WITHIN_DEFAULT: Duration = Duration::from_secs(120);
+const WARN_AFTER_DEFAULT: Duration = Duration::from_secs(15 * 60);
+/// Networks in one list.
+const NETWORKS_MAX: usize = 1_024;
+/// Connections to or from one mailbox: each costs a buffer and a descriptor.
+const CONNECTIONS_MAX: usize = 10_000;
+
+const INTAKE_TYPES: &str = "write { type = \"smtp\", listen = \"127.0.0.1:10025\" }";
+const RELEASE_TYPES: &str = "write { type = \"smtp\", address = \"127.0.0.1:10026\" }";
+const NEEDS: &str = "write what must have been done with a message before it may leave, such as needs = [\"virus\"]; \
+                     needs = [] says that nothing is asked";
+const CUSTODY: &str = "write \"upstream\" (the sender keeps the message until it is processed) or \"hook\" (it is \
+                       stored here and answered at once)";
+const UPSTREAM_UNPROCESSED: &str = "write what happens when no worker answers in time: \"tempfail\" (4xx, the sender \
+                                    keeps it), \"wait\" (store it and wait for a worker), \"hold\" (store it for an \
+                                    operator) or \"release-unscanned\" (let it through)";
+const HOOK_UNPROCESSED: &str = "write what happens when no worker processes it: \"wait\" (for as long as it takes), \
+                                \"hold\" (for an operator, after = \"4h\") or \"release-unscanned\" (let it through, \
+                                after = \"4h\")";
+
+/// Reads a mailbox of the host named `host`.
+pub(super) fn mailbox(table: &Table<'_>, host: &str) -> Option<Mailbox> {
+    table.allow(keys::MAILBOX);
+    let name = table.required("name", "write a name, such as name = \"mail.box\"");
+    let name = name.and_then(|value| value.name());
+    let needs = table.required("needs", NEEDS).and_then(|value| needs(&value));
+    let custody = custody(table);
+    let intake = table.required("intake", INTAKE_TYPES).and_then(|value| intake(&value, host));
+    let answer_within = match &custody {
+        Some(Custody::Upstream { answer_within, .. }) => Some(*answer_within),
+        _ => None,
+    };
+    let release = table
+        .required("release", RELEASE_TYPES)
+        .and_then(|value| release(&value, host, answer_within));
+    Some(Mailbox {
+        name: name?,
+        intake: intake?,
+        release: release?,
+        needs: needs?,
+        custody: custody?,
+    })
+}
+
+fn needs(value: &Value<'_>) -> Option<Vec<String>> {
+    let needs = value.list(limits::NEEDS_MAX, NEEDS, Value::name)?;
+    for (index, need) in needs.iter().enumerate() {
+        if needs.iter().take(index).any(|before| before == need) {
+            value.wrong(format!("{need:?} stands there twice"), "write it once");
+            return None;
+        }
+    }
+    Some(needs)
+}
+
+#[derive(Clone, Copy)]
+enum Holder {
+    Upstream,
+    Hook,
+}
+
+fn custody(table: &Table<'_>) -> Option<Custody> {
+    let holder = table
+        .required("custody", CUSTODY)
+        .and_then(|value| value.one_of(&[("upstream", Holder::Upstream), ("hook", Holder::Hook)]));
+    match holder? {
+        Holder::Upstream => upstream(table),
+        Holder::Hook => hook(table),
+    }
+}
+
+fn upstream(table: &Table<'_>) -> Option<Custody> {
+    table.refuse(
+        "after",
+        "the sender does not wait that long",
+        "remove it; answer_within says how long it waits",
+    );
+    table.refuse("warn_after", "in upstream custody nothing grows old here", "remove it");
+    let answer_within = table.or("answer_within", ANSWER_WITHIN_DEFAULT, |value| {
+        value.duration(SECOND..=ANSWER_WITHIN_MAX)
+    });
+    let upstream_timeout =
+        table.value("upstream_timeout").and_then(|value| value.duration(2 * SECOND..=DAY));
+    if let Some(timeout) = upstream_timeout
+        && timeout <= answer_within
+    {
+        let problem = format!(
+            "the sender gives up after {:?} (upstream_timeout), so an answer within {:?} comes too late",
+            duration_text(timeout),
+            duration_text(answer_within)
+        );
+        table.wrong("answer_within", problem, "write a shorter one, or let the sender wait longer");
+    }
+    use UpstreamUnprocessed::{Hold, ReleaseUnscanned, TempFail, Wait};
+    let when_unprocessed =
+        table.required("when_unprocessed", UPSTREAM_UNPROCESSED).and_then(|value| {
+            value.one_of(&[
+                ("tempfail", TempFail),
+                ("wait", Wait),
+                ("hold", Hold),
+                ("release-unscanned", ReleaseUnscanned),
+            ])
+        });
+    Some(Custody::Upstream { answer_within, upstream_timeout, when_unprocessed: when_unprocessed? })
+}
+
+#[derive(Clone, Copy)]
+enum InHook {
+    Wait,
+    Hold,
+    Release,
+}
+
+fn hook(table: &Table<'_>) -> Option<Custody> {
+    for key in ["answer_within", "upstream_timeout"] {
+        let remedy = "remove it, or write custody = \"upstream\"";
+        table.refuse(key, "in the hook's custody the sender is answered at once", remedy);
+    }
+    let warn_after =
+        table.or("warn_after", WARN_AFTER_DEFAULT, |value| value.duration(SECOND..=30 * DAY));
+    let after = table.value("after").and_then(|value| value.duration(SECOND..=30 * DAY));
+    let value = table.required("when_unprocessed", HOOK_UNPROCESSED)?;
+    if value.says("tempfail") {
+        value.wrong("in the hook's custody the sender already has our yes", HOOK_UNPROCESSED);
+        return None;
+    }
+    let word = value.one_of(&[
+        ("wait", InHook::Wait),
+        ("hold", InHook::Hold),
+        ("release-unscanned", InHook::Release),
+    ])?;
+    let when_unprocessed = match word {
+        InHook::Wait => {
+            table.refuse(
+                "after",
+                "\"wait\" is for as long as it takes",
+                "remove it, or write when_unprocessed = \"hold\"",
+            );
+            HookUnprocessed::Wait
+        }
+        InHook::Hold | InHook::Release if !table.has("after") => {
+            value.wrong("it needs the time after which it happens", "add after = \"4h\"");
+            return None;
+        }
+        InHook::Hold => HookUnprocessed::Hold { after: after? },
+        InHook::Release => HookUnprocessed::ReleaseUnscanned { after: after? },
+    };
+    Some(Custody::Hook { when_unprocessed, warn_after })
+}
+
+fn intake(value: &Value<'_>, host: &str) -> Option<Intake> {
+    let table = value.table()?;
+    table.required("type", INTAKE_TYPES)?.one_of(&[("smtp", ())])?;
+    smtp_intake(&table, host).map(Intake::Smtp)
+}
+
+fn smtp_intake(table: &Table<'_>, host: &str) -> Option<SmtpIntake> {
+    table.allow(keys::SMTP_INTAKE);
+    let listen = table
+        .required(
+            "listen",
+            "write the TCP address for the mail server, such as \"127.0.0.1:10025\"",
+        )
+        .and_then(|value| value.listen());
+    let here = listen.is_some_and(|address| address.ip().is_loopback());
+    if listen.is_some() && !here && !table.has("peers") {
+        table.wrong(
+            "peers",
+            "a listener that is not on loopback is an open relay unless it says who may use it",
+            "write peers = [\"192.0.2.7\"] with your mail servers' addresses, or listen on 127.0.0.1",
+        );
+    }
+    let own = || if here { Network::LOOPBACK.to_vec() } else { Vec::new() };
+    let peers = table.value("peers").map_or_else(|| Some(own()), |value| networks(&value));
+    if table.has("peers") && peers.as_ref().is_some_and(Vec::is_empty) {
+        table.wrong(
+            "peers",
+            "nobody may use this listener",
+            "write at least one address or network",
+        );
+    }
+    let duration = |key, seconds, range: RangeInclusive<Duration>| {
+        table.or(key, Duration::from_secs(seconds), |value| value.duration(range))
+    };
+    let count = |key, default| table.or(key, default, |value| value.integer(1..=CONNECTIONS_MAX));
+    let connections_max = count("connections_max", 200);
+    let per_client = count("connections_per_client_max", connections_max);
+    if per_client > connections_max {
+        let remedy = format!("write at most {connections_max}, or a larger connections_max");
+        table.wrong("connections_per_client_max", "it is more than connections_max", remedy);
+    }
+    Some(SmtpIntake {
+        listen: listen?,
+        hostname: table.or("hostname", host.to_owned(), Value::host_name),
+        peers: peers?,
+        xforward_from: table.or("xforward_from", own(), networks),
+        // RFC 5321 4.5.3.1.8 asks for a hundred at least; a thousand is what common servers send at most.
+        recipients_max: table.or("recipients_max", 1_000, |value| value.integer(100..=10_000)),
+        message_bytes_max: table.or("message_size_max", 64 << 20, |value| {
+            value.size(64 << 10..=limits::MESSAGE_BYTES_MAX)
+        }),
+        connections_max,
+        connections_per_client_max: per_client,
+        stray_cr_lf: table.or("stray_cr_lf", StrayCrLf::Reject, |value| {
+            value.one_of(&[("reject", StrayCrLf::Reject), ("normalise", StrayCrLf::Normalise)])
+        }),
+        // RFC 5321 4.5.3.2.7 and 4.5.3.2.5.
+        command_timeout: duration("command_timeout", 300, SECOND..=HOUR),
+        data_timeout: duration("data_timeout", 180, SECOND..=HOUR),
+    })
+}
+
+fn networks(value: &Value<'_>) -> Option<Vec<Network>> {
+    let remedy = "write addresses or networks, such as [\"192.0.2.7\", \"10.0.0.0/8\"]";
+    value.list(NETWORKS_MAX, remedy, |item| {
+        item.parsed(
+            |text| {
+                text.parse().map_err(|problem: NoNetwork| match problem {
+                    NoNetwork::HostBits { network } => {
+                        format!("{problem}; did you mean \"{network}\"?")
+                    }
+                    NoNetwork::Malformed => problem.to_string(),
+                })
+            },
+            remedy,
+        )
+    })
+}
+
+fn release(value: &Value<'_>, host: &str, answer_within: Option<Duration>) -> Option<Release> {
+    let table = value.table()?;
+    table.required("type", RELEASE_TYPES)?.one_of(&[("smtp", ())])?;
+    smtp_release(&table, host, answer_within).map(Release::Smtp)
+}
+
+fn smtp_release(
+    table: &Table<'_>,
+    host: &str,
+    answer_within: Option<Duration>,
+) -> Option<SmtpRelease> {
+    table.allow(keys::SMTP_RELEASE);
+    let address = table
+        .required("address", "write the next mail server, such as address = \"127.0.0.1:10026\"")
+        .and_then(|value| value.endpoint());
+    let duration = |key, default: Duration, range: RangeInclusive<Duration>| {
+        table.or(key, default, |value| value.duration(range))
+    };
+    // A next hop that is gone must not use up what the sender waits for our answer.
+    let patience = answer_within.unwrap_or(HOUR);
+    let connect_timeout =
+        duration("connect_timeout", (30 * SECOND).min(patience / 2), SECOND / 10..=10 * MINUTE);
+    if connect_timeout >= patience {
+        let problem = format!(
+            "the sender is answered within {:?} (answer_within), before a connection is given up",
+            duration_text(patience)
+        );
+        table.wrong("connect_timeout", problem, "write a shorter one");
+    }
+    let retry_first = duration("retry_first", 30 * SECOND, SECOND..=DAY);
+    let retry_max = duration("retry_max", HOUR.max(retry_first), SECOND..=DAY);
+    let queue_lifetime = duration("queue_lifetime", 5 * DAY, MINUTE..=30 * DAY);
+    if retry_max < retry_first {
+        let remedy = format!("write at least {:?}", duration_text(retry_first));
+        table.wrong("retry_max", "it is shorter than retry_first", remedy);
+    }
+    if queue_lifetime < retry_first {
+        let remedy = format!("write at least {:?}", duration_text(retry_first));
+        table.wrong("queue_lifetime", "it is shorter than retry_first", remedy);
+    }
+    Some(SmtpRelease {
+        address: address?,
+        hostname: table.or("hostname", host.to_owned(), Value::host_name),
+        xforward: table.or("xforward", true, Value::flag),
+        connect_timeout,
+        // RFC 5321 4.5.3.2: five minutes for commands, three for a block of data, ten for the final dot.
+        command_timeout: duration("command_timeout", 5 * MINUTE, SECOND..=HOUR),
+        data_timeout: duration("data_timeout", 3 * MINUTE, SECOND..=HOUR),
+        final_dot_timeout: duration("final_dot_timeout", 10 * MINUTE, SECOND..=HOUR),
+        connections_max: table
+            .or("connections_max", 20, |value| value.integer(1..=CONNECTIONS_MAX)),
+        queue_lifetime,
+        retry_first,
+        retry_max,
+    })
+}

@@ -1,0 +1,204 @@
+//! The hook's configuration, resolved: what these types can say is valid.
+
+mod keys;
+mod mailbox;
+mod read;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use gantry_config::{ConfigError, Document, Endpoint, Network};
+use gantry_protocol::limits;
+
+pub use keys::KEYS;
+
+/// Everything that `hook.toml` says, defaults filled in and paths made absolute.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// The host's name in the cluster.
+    pub name: String,
+    /// The folder that holds the messages.
+    pub spool: PathBuf,
+    /// The folder that holds keys, certificates and tokens: the file's own unless it says otherwise.
+    pub identity_dir: PathBuf,
+    /// The UDP address for QUIC.
+    pub listen: SocketAddr,
+    /// The address that workers are told to dial (in tokens), where it is not `listen`.
+    pub advertise: Option<Endpoint>,
+    /// At least one.
+    pub mailboxes: Vec<Mailbox>,
+    pub reservation: Reservation,
+    pub limits: Limits,
+}
+
+/// A named way in with its way out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mailbox {
+    /// Also the name of its folder in the spool.
+    pub name: String,
+    pub intake: Intake,
+    pub release: Release,
+    /// What must have been done with a message before it may leave; empty when nothing is asked.
+    pub needs: Vec<String>,
+    pub custody: Custody,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Intake {
+    Smtp(SmtpIntake),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SmtpIntake {
+    pub listen: SocketAddr,
+    /// What we call ourselves in the greeting and in `Received:`.
+    pub hostname: String,
+    /// Who may send mail here; never empty.
+    pub peers: Vec<Network>,
+    /// Whose XFORWARD counts.
+    pub xforward_from: Vec<Network>,
+    pub recipients_max: u16,
+    pub message_bytes_max: u64,
+    pub connections_max: usize,
+    pub connections_per_client_max: usize,
+    pub stray_cr_lf: StrayCrLf,
+    /// The longest wait for a command.
+    pub command_timeout: Duration,
+    /// The longest silence inside DATA.
+    pub data_timeout: Duration,
+}
+
+/// What is done with a CR or LF that stands alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StrayCrLf {
+    /// The message is refused.
+    Reject,
+    /// It becomes CRLF.
+    Normalise,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Release {
+    Smtp(SmtpRelease),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SmtpRelease {
+    pub address: Endpoint,
+    /// What we call ourselves in EHLO.
+    pub hostname: String,
+    /// Whether the original client is told by XFORWARD where the next hop offers it.
+    pub xforward: bool,
+    pub connect_timeout: Duration,
+    /// The longest wait for the reply to a command.
+    pub command_timeout: Duration,
+    /// The longest time one piece of the message may take to be written.
+    pub data_timeout: Duration,
+    /// The longest wait for the reply to the final dot.
+    pub final_dot_timeout: Duration,
+    pub connections_max: usize,
+    /// How long a deferred recipient is tried before its mail is returned.
+    pub queue_lifetime: Duration,
+    /// The wait before the second try; it doubles with every try up to `retry_max`.
+    pub retry_first: Duration,
+    pub retry_max: Duration,
+}
+
+/// Who holds the durable copy until the end, and what happens to a message that no worker processes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Custody {
+    /// The sender waits for our answer and keeps the message until then.
+    Upstream {
+        answer_within: Duration,
+        /// The sender's own limit, where the file names it; longer than `answer_within`.
+        upstream_timeout: Option<Duration>,
+        when_unprocessed: UpstreamUnprocessed,
+    },
+    /// We say yes once it is on our disk.
+    Hook { when_unprocessed: HookUnprocessed, warn_after: Duration },
+}
+
+/// What happens at the end of `answer_within`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UpstreamUnprocessed {
+    /// 4xx: the sender keeps it.
+    TempFail,
+    /// It becomes durable here and waits for a worker.
+    Wait,
+    /// It becomes durable here and waits for an operator.
+    Hold,
+    /// It leaves as it is.
+    ReleaseUnscanned,
+}
+
+/// What happens to a message of ours that no worker processes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HookUnprocessed {
+    /// It stays in the pool for as long as it takes.
+    Wait,
+    /// It is held for an operator after this time.
+    Hold { after: Duration },
+    /// It leaves as it is after this time.
+    ReleaseUnscanned { after: Duration },
+}
+
+/// How reservations are timed and counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reservation {
+    /// How often a grabber beats while it holds a reservation, and while it holds none.
+    pub beat: Duration,
+    pub beat_idle: Duration,
+    /// Missed beats after which a reservation is contestable.
+    pub beats_missed_max: u32,
+    /// Everything about one reservation ends after this.
+    pub time_max: Duration,
+    /// The longest silence that a module may announce; at most `time_max`.
+    pub silence_max: Duration,
+    /// Attempts before a message is held: 1 to 9.
+    pub attempts_max: u8,
+    /// Attempts given back before a message is held.
+    pub returns_max: u16,
+}
+
+impl Default for Reservation {
+    fn default() -> Self {
+        Self {
+            beat: limits::BEAT,
+            beat_idle: limits::BEAT_IDLE,
+            beats_missed_max: limits::BEATS_MISSED_MAX,
+            time_max: limits::RESERVATION_TIME_MAX,
+            silence_max: limits::SILENCE_MAX,
+            attempts_max: limits::ATTEMPTS_MAX,
+            returns_max: limits::RETURNS_MAX,
+        }
+    }
+}
+
+/// Bounds of the whole hook.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// New mail is answered 4xx while the spool's disk has less room than this, in bytes.
+    pub spool_free_min: u64,
+    /// New mail is answered 4xx while the spool holds more than this, in bytes, where the file names it.
+    pub spool_bytes_max: Option<u64>,
+}
+
+impl Config {
+    /// Reads and resolves a file. Starts, binds and locks nothing.
+    ///
+    /// # Errors
+    /// Every mistake found, in the order of the file; at most [`gantry_config::MISTAKES_MAX`].
+    pub fn load(path: &Path) -> Result<Self, Vec<ConfigError>> {
+        let document = Document::load(path).map_err(|error| vec![error])?;
+        document.resolve(read::config)
+    }
+
+    /// As [`Config::load`], for text that would stand in the file `path`.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn from_text(path: &Path, text: &str) -> Result<Self, Vec<ConfigError>> {
+        Document::new(path, text).resolve(read::config)
+    }
+}

@@ -1,0 +1,148 @@
+//! From the file's tables to the resolved configuration.
+
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use gantry_config::{Table, duration_text};
+use gantry_protocol::limits;
+
+use super::mailbox::mailbox;
+use super::{Config, Intake, Limits, Mailbox, Release, Reservation, keys};
+
+/// Mailboxes of one hook: their index travels as 16 bits, and each has a listener of its own.
+const MAILBOXES_MAX: usize = 256;
+/// Below this the spool's disk is as good as full: a message of ordinary size would no longer fit.
+const SPOOL_FREE_MIN_DEFAULT: u64 = 64 << 20;
+
+pub(super) const MILLISECOND: Duration = Duration::from_millis(1);
+pub(super) const SECOND: Duration = Duration::from_secs(1);
+pub(super) const MINUTE: Duration = Duration::from_secs(60);
+pub(super) const HOUR: Duration = Duration::from_secs(60 * 60);
+pub(super) const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+pub(super) fn config(top: &Table<'_>) -> Option<Config> {
+    top.allow(keys::TOP);
+    let name = top.required("name", "write the host's name, such as name = \"mx1\"");
+    let name = name.and_then(|value| value.name());
+    let spool =
+        top.required("spool", "write the folder for the messages, such as spool = \"spool\"");
+    let spool = spool.and_then(|value| value.path());
+    let listen = top
+        .required("listen", "write the UDP address for workers, such as listen = \"0.0.0.0:4733\"");
+    let listen = listen.and_then(|value| value.listen());
+    // The file's own folder, unless it says otherwise.
+    let identity_dir = top.or("identity", Some(top.folder()), |value| Some(value.path()));
+    let advertise = top.value("advertise").and_then(|value| value.endpoint());
+
+    let reservation = top.value("reservation").and_then(|value| value.table());
+    let reservation =
+        reservation.map_or_else(Reservation::default, |table| self::reservation(&table));
+    let limits = top.value("limits").and_then(|value| value.table());
+    let limits = limits.map_or_else(Limits::default, |table| self::limits(&table));
+
+    let tables = top.tables("mailbox", MAILBOXES_MAX);
+    if tables.is_empty() && !top.has("mailbox") {
+        top.wrong("mailbox", "there is none", "write at least one [[mailbox]]");
+    }
+    let host = name.as_deref().unwrap_or("localhost");
+    let read: Vec<_> = tables.iter().map(|table| (table, mailbox(table, host))).collect();
+    distinct(&read);
+    Some(Config {
+        name: name?,
+        spool: spool?,
+        identity_dir: identity_dir?,
+        listen: listen?,
+        advertise,
+        mailboxes: read.into_iter().map(|(_, mailbox)| mailbox).collect::<Option<_>>()?,
+        reservation,
+        limits,
+    })
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { spool_free_min: SPOOL_FREE_MIN_DEFAULT, spool_bytes_max: None }
+    }
+}
+
+fn limits(table: &Table<'_>) -> Limits {
+    table.allow(keys::LIMITS);
+    let default = Limits::default();
+    Limits {
+        spool_free_min: table
+            .or("spool_free_min", default.spool_free_min, |value| value.size(1 << 20..=1 << 50)),
+        spool_bytes_max: table
+            .value("spool_size_max")
+            .and_then(|value| value.size(1 << 20..=1 << 50)),
+    }
+}
+
+fn reservation(table: &Table<'_>) -> Reservation {
+    table.allow(keys::RESERVATION);
+    let default = Reservation::default();
+    let duration = |key, default, range: RangeInclusive<Duration>| {
+        table.or(key, default, |value| value.duration(range))
+    };
+    let read = Reservation {
+        beat: duration("beat", default.beat, 20 * MILLISECOND..=10 * SECOND),
+        beat_idle: duration("beat_idle", default.beat_idle, 100 * MILLISECOND..=MINUTE),
+        beats_missed_max: table
+            .or("beats_missed_max", default.beats_missed_max, |value| value.integer(2..=100)),
+        time_max: duration("time_max", default.time_max, SECOND..=DAY),
+        silence_max: duration("silence_max", default.silence_max, SECOND..=limits::SILENCE_MAX),
+        attempts_max: table.or("attempts_max", default.attempts_max, |value| value.integer(1..=9)),
+        returns_max: table
+            .or("returns_max", default.returns_max, |value| value.integer(1..=10_000)),
+    };
+    if read.beat_idle < read.beat {
+        let remedy = format!("write at least {:?}, or a shorter beat", duration_text(read.beat));
+        table.wrong("beat_idle", "it is shorter than beat", remedy);
+    }
+    let silence_max = match table.has("silence_max") {
+        true => read.silence_max,
+        false => read.silence_max.min(read.time_max),
+    };
+    if silence_max > read.time_max {
+        let remedy =
+            format!("write at most {:?}, or a longer time_max", duration_text(read.time_max));
+        table.wrong("silence_max", "it is longer than time_max", remedy);
+    }
+    Reservation { silence_max, ..read }
+}
+
+/// Reports mailboxes that share a name or a listener, or whose mail would come straight back.
+fn distinct(read: &[(&Table<'_>, Option<Mailbox>)]) {
+    let known = || read.iter().filter_map(|(table, mailbox)| Some((table, mailbox.as_ref()?)));
+    for (index, (table, mailbox)) in known().enumerate() {
+        let Intake::Smtp(intake) = &mailbox.intake;
+        let Release::Smtp(release) = &mailbox.release;
+        for (_, other) in known().take(index) {
+            if other.name == mailbox.name {
+                table.wrong("name", "another mailbox has this name", "write a name of its own");
+            }
+            let Intake::Smtp(taken) = &other.intake;
+            if overlap(intake.listen, taken.listen) {
+                let problem =
+                    format!("intake: {} is taken by mailbox {:?}", intake.listen, other.name);
+                table.wrong("intake", problem, "write another address or port");
+            }
+        }
+        for (_, other) in known() {
+            let Intake::Smtp(own) = &other.intake;
+            if release.address.socket_addr().is_some_and(|address| own.listen == address) {
+                let problem = format!(
+                    "address: {} is the intake of mailbox {:?}, so mail would come back for ever",
+                    release.address, other.name
+                );
+                table.wrong("release", problem, "write the address of the next mail server");
+            }
+        }
+    }
+}
+
+/// Whether two listeners cannot both be bound. Port 0 stands for any free one.
+fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
+    let everywhere = one.ip().is_unspecified() || other.ip().is_unspecified();
+    one.port() != 0 && one.port() == other.port() && (everywhere || one.ip() == other.ip())
+}
