@@ -1,0 +1,135 @@
+//! What clamd says, read strictly: what is not plainly "clean" is not clean.
+
+use gantry_protocol::text::bounded;
+use gantry_protocol::verdict::Outcome;
+
+/// The answer to INSTREAM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Reply {
+    Clean,
+    Found(String),
+    /// More bytes came than clamd's `StreamMaxLength`.
+    TooLong,
+    /// clamd could not scan, and says why.
+    Error(String),
+    /// No reply that clamd gives.
+    Unknown(String),
+}
+
+impl Reply {
+    pub(super) fn parse(bytes: &[u8]) -> Self {
+        let Some(text) = sentence(bytes) else {
+            return Self::Unknown("a reply that does not end".to_owned());
+        };
+        // "stream: OK", "stream: NAME FOUND", "stream: REASON ERROR"; or without a subject, "REASON ERROR".
+        let said = text.split_once(": ").map_or(text.as_str(), |(_subject, said)| said);
+        if text.ends_with("ERROR") {
+            if text.contains("size limit exceeded") {
+                return Self::TooLong;
+            }
+            return Self::Error(bounded(text));
+        }
+        match said.strip_suffix(" FOUND") {
+            Some(name) if !name.is_empty() => Self::Found(bounded(name)),
+            _ if text == "stream: OK" => Self::Clean,
+            _ => Self::Unknown(bounded(text)),
+        }
+    }
+}
+
+/// clamd's own limits and locked archives come as signatures when it is told to report them (`AlertExceedsMax`,
+/// `AlertEncrypted`), but they are no virus.
+pub(super) fn outcome_of_name(name: String) -> Outcome {
+    if name.starts_with("Heuristics.Limits.Exceeded") {
+        Outcome::OverBudget { reason: format!("clamd: {name}") }
+    } else if name.starts_with("Heuristics.Encrypted") {
+        Outcome::Encrypted { reason: format!("clamd: {name}") }
+    } else {
+        Outcome::Found { names: vec![name] }
+    }
+}
+
+/// The answer to VERSION: `ClamAV 1.4.3/27800/Thu Nov 19 09:26:04 2026`, and without the last two where clamd has
+/// no database of ClamAV's own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Version {
+    pub(super) engine: String,
+    pub(super) signatures: String,
+}
+
+impl Version {
+    /// The error is what clamd said instead.
+    pub(super) fn parse(bytes: &[u8]) -> Result<Self, String> {
+        let text = sentence(bytes).unwrap_or_default();
+        if !text.starts_with("ClamAV") {
+            return Err(bounded(text));
+        }
+        let (engine, signatures) = text.split_once('/').unwrap_or((text.as_str(), ""));
+        Ok(Self { engine: bounded(engine), signatures: bounded(signatures.replace('/', ", ")) })
+    }
+}
+
+/// What stands before the zero byte that ends a reply.
+fn sentence(bytes: &[u8]) -> Option<String> {
+    let end = bytes.iter().position(|&byte| byte == 0)?;
+    bytes.get(..end).map(|text| String::from_utf8_lossy(text).trim_end().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_ok_is_clean() {
+        assert_eq!(Reply::parse(b"stream: OK\0"), Reply::Clean);
+        for other in
+            ["stream: OK", "", "OK\0", "stream: NOT OK\0", "stream: OK OK\0", "\0", "PONG\0"]
+        {
+            assert!(matches!(Reply::parse(other.as_bytes()), Reply::Unknown(_)), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn a_name_may_look_like_anything() {
+        let found = |name: &str| Reply::Found(name.to_owned());
+        assert_eq!(Reply::parse(b"stream: Eicar FOUND\0"), found("Eicar"));
+        assert_eq!(Reply::parse(b"stream: OK FOUND\0"), found("OK"));
+        assert_eq!(Reply::parse(b"stream: A: B ERROR FOUND\0"), found("A: B ERROR"));
+        assert_eq!(Reply::parse(b"stream: \xFF\x1B FOUND\0"), found("\u{FFFD} "));
+    }
+
+    #[test]
+    fn an_error_is_neither_clean_nor_found() {
+        let size = b"INSTREAM size limit exceeded. ERROR\0";
+        assert_eq!(Reply::parse(size), Reply::TooLong);
+        for error in ["stream: Can't allocate memory ERROR", "UNKNOWN COMMAND ERROR"] {
+            let reply = Reply::parse(format!("{error}\0").as_bytes());
+            assert_eq!(reply, Reply::Error(error.to_owned()));
+        }
+    }
+
+    #[test]
+    fn limits_and_locks_are_no_virus() {
+        let outcome = |name: &str| outcome_of_name(name.to_owned());
+        assert!(matches!(
+            outcome("Heuristics.Limits.Exceeded.MaxFileSize"),
+            Outcome::OverBudget { .. }
+        ));
+        assert!(matches!(outcome("Heuristics.Encrypted.Zip"), Outcome::Encrypted { .. }));
+        assert!(matches!(outcome("Heuristics.Phishing.Email"), Outcome::Found { .. }));
+    }
+
+    #[test]
+    fn a_version_has_an_engine_and_perhaps_signatures() {
+        let version = |engine: &str, signatures: &str| {
+            Ok(Version { engine: engine.to_owned(), signatures: signatures.to_owned() })
+        };
+        let full = b"ClamAV 1.4.3/27800/Thu Nov 19 09:26:04 2026\0";
+        assert_eq!(
+            Version::parse(full),
+            version("ClamAV 1.4.3", "27800, Thu Nov 19 09:26:04 2026")
+        );
+        assert_eq!(Version::parse(b"ClamAV 1.4.3\0"), version("ClamAV 1.4.3", ""));
+        assert_eq!(Version::parse(b"COMMAND UNAVAILABLE\0"), Err("COMMAND UNAVAILABLE".to_owned()));
+    }
+}
