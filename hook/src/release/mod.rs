@@ -1,0 +1,9 @@
+//! Ways out: what hands a processed message on.
+
+mod capabilities;
+mod smtp;
+mod trace;
+
+pub use capabilities::{Capabilities, Offered};
+pub use smtp::{ProbeError, SmtpRelease, SmtpReleaseConfig, SmtpTimeouts, probe, release};
+pub use trace::TraceKey;
