@@ -1,5 +1,6 @@
 //! The worker: grabbers, pipeline, and what operators need.
-pub mod demo;
+
 pub mod cli;
 pub mod config;
+pub mod demo;
 pub mod exit;

@@ -265,6 +265,11 @@ impl<'d> Value<'d> {
         self.ledger.report(self.offset, &self.place, problem, remedy);
     }
 
+    /// The folder that the file lies in, absolute.
+    pub fn folder(&self) -> PathBuf {
+        self.ledger.document.folder.clone()
+    }
+
     /// Whether it is this string.
     pub fn says(&self, text: &str) -> bool {
         self.value.as_str() == Some(text)

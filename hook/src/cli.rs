@@ -1,0 +1,216 @@
+//! The command line of `gantry-hook`: what may be said, not what is done.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use gantry_protocol::id::MessageId;
+
+/// Takes mail in on a mail host, has it processed by workers, and hands it on.
+#[derive(Clone, Debug, PartialEq, Eq, Parser)]
+#[command(name = "gantry-hook", version, after_help = EXAMPLES)]
+pub struct Cli {
+    /// The configuration file; keys and certificates lie beside it
+    #[arg(long, short, value_name = "FILE", default_value = "hook.toml", global = true)]
+    pub config: PathBuf,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples, from a fresh file to a running host with one worker:
+  gantry-hook --config hook.toml check
+  gantry-hook --config hook.toml init
+  gantry-hook --config hook.toml run
+  gantry-hook --config hook.toml token --name pc-1 --role worker --provides virus
+  gantry-hook --config hook.toml status
+
+Exit codes are those of sysexits.h: 0 done, 64 wrong command line, 69 no hook is
+running, 75 try again later, 77 refused, 78 wrong configuration.";
+
+#[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
+pub enum Command {
+    /// Make the cluster's certificate authority and this host's identity
+    #[command(after_help = "Does nothing to what is already there.")]
+    Init,
+    /// Tell every mistake in the configuration; start nothing
+    Check,
+    /// Print a one-time token with which a worker or operator joins
+    #[command(after_help = TOKEN_EXAMPLES)]
+    Token(TokenArgs),
+    /// Run the hook until it is told to stop (SIGTERM, SIGINT)
+    Run,
+    /// Show workers, profiles, backlog and messages of the running hook
+    Status(Output),
+    /// Take a certificate's rights away, at once and for ever
+    #[command(after_help = "Example:\n  gantry-hook --config hook.toml revoke pc-1")]
+    Revoke {
+        /// The name of a worker or operator
+        #[arg(value_parser = name)]
+        name: String,
+    },
+    /// Messages kept from their recipients because something was found
+    Quarantine {
+        #[command(subcommand)]
+        action: AsideAction,
+    },
+    /// Messages set aside because they could not be processed or delivered
+    Held {
+        #[command(subcommand)]
+        action: AsideAction,
+    },
+}
+
+const TOKEN_EXAMPLES: &str = "\
+Examples:
+  gantry-hook --config hook.toml token --name pc-1 --role worker --provides virus --expires 1h
+  gantry-hook --config hook.toml token --name '*.lab' --role worker --provides virus --provides spam
+
+The token is the last line of the output, alone. It works once. Also while the hook runs.";
+
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct TokenArgs {
+    /// The name that may join, or a mask such as '*.lab'
+    #[arg(long, value_name = "NAME", value_parser = name_mask)]
+    pub name: String,
+    /// What the certificate is for
+    #[arg(long, value_enum, default_value = "worker")]
+    pub role: Role,
+    /// A need that the worker may meet; repeat it or separate several by commas
+    #[arg(long, value_name = "NEED", value_parser = name, value_delimiter = ',')]
+    pub provides: Vec<String>,
+    /// How long the token can be used
+    #[arg(long, value_name = "TIME", default_value = "1h", value_parser = expiry)]
+    pub expires: Duration,
+    /// The address that the worker shall dial, instead of the configuration's
+    #[arg(long, value_name = "HOST:PORT", value_parser = endpoint)]
+    pub advertise: Option<gantry_config::Endpoint>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Role {
+    Worker,
+    Operator,
+}
+
+/// What to do with messages that were set aside.
+#[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
+pub enum AsideAction {
+    /// List them, oldest first
+    List(Output),
+    /// Show one: envelope, header block, reasons and findings
+    Show {
+        /// The message, such as 3-1a7
+        id: MessageId,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Put one back into the pool, to be processed again
+    Release {
+        /// The message, such as 3-1a7
+        id: MessageId,
+    },
+    /// Delete one for ever
+    Delete {
+        /// The message, such as 3-1a7
+        id: MessageId,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Args)]
+pub struct Output {
+    /// Print JSON instead of a table
+    #[arg(long)]
+    pub json: bool,
+}
+
+fn name(text: &str) -> Result<String, String> {
+    gantry_config::check_name(text).map(|()| text.to_owned()).map_err(str::to_owned)
+}
+
+/// A name, or `*` and an ending: `*`, `*.lab`.
+fn name_mask(text: &str) -> Result<String, String> {
+    match text.strip_prefix('*') {
+        Some("") => Ok(text.to_owned()),
+        Some(ending) if ending.starts_with('.') => {
+            name(ending.trim_start_matches('.')).map(|_| text.to_owned())
+        }
+        Some(_) => Err("a mask is \"*\", or \"*.\" and a name".to_owned()),
+        None => name(text),
+    }
+}
+
+fn expiry(text: &str) -> Result<Duration, String> {
+    let day = Duration::from_secs(24 * 60 * 60);
+    match gantry_config::duration(text) {
+        Some(time) if time >= Duration::from_secs(1) && time <= 30 * day => Ok(time),
+        Some(_) => Err("a token can be used for 1s to 30d".to_owned()),
+        None => Err("a time is a whole number and s, m, h or d, such as 1h".to_owned()),
+    }
+}
+
+fn endpoint(text: &str) -> Result<gantry_config::Endpoint, String> {
+    text.parse().map_err(str::to_owned)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(line.split_whitespace())
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        <Cli as clap::CommandFactory>::command().debug_assert();
+    }
+
+    #[test]
+    fn a_token_as_the_documentation_writes_it() {
+        let line = "gantry-hook --config h.toml token --name pc-1 --role worker --provides virus,spam --expires 1h";
+        let cli = parse(line).unwrap();
+        assert_eq!(cli.config, PathBuf::from("h.toml"));
+        let Command::Token(token) = cli.command else { panic!("{cli:?}") };
+        assert_eq!(token.name, "pc-1");
+        assert_eq!(token.role, Role::Worker);
+        assert_eq!(token.provides, ["virus", "spam"]);
+        assert_eq!(token.expires, Duration::from_secs(3600));
+        assert_eq!(token.advertise, None);
+    }
+
+    #[test]
+    fn messages_set_aside_are_named_by_their_id() {
+        let id = MessageId { epoch: 3, counter: 0x1a7 };
+        assert_eq!(
+            parse("gantry-hook held release 3-1a7").unwrap().command,
+            Command::Held { action: AsideAction::Release { id } }
+        );
+        assert_eq!(
+            parse("gantry-hook quarantine show 3-1a7 --json").unwrap().command,
+            Command::Quarantine { action: AsideAction::Show { id, output: Output { json: true } } }
+        );
+    }
+
+    #[test]
+    fn wrong_lines_are_refused_with_the_reason() {
+        for (line, reason) in [
+            ("gantry-hook token", "--name"),
+            ("gantry-hook token --name PC", "a-z, 0-9"),
+            ("gantry-hook token --name a*b", "a-z, 0-9"),
+            ("gantry-hook token --name *b", "a mask is"),
+            ("gantry-hook token --name a --expires 10", "whole number"),
+            ("gantry-hook token --name a --expires 31d", "1s to 30d"),
+            ("gantry-hook token --name a --advertise mx1", "it has no port"),
+            ("gantry-hook held release x", "is no message id"),
+            ("gantry-hook revoke ..", "starts and ends"),
+        ] {
+            let error = parse(line).unwrap_err();
+            assert!(error.to_string().contains(reason), "{line}: {error}");
+        }
+        for mask in ["*", "*.lab", "pc-1"] {
+            assert!(parse(&format!("gantry-hook token --name {mask}")).is_ok(), "{mask}");
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! The command line of `gantry`: what may be said, not what is done.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Takes marked messages from mail hosts, processes them, and returns them.
+#[derive(Clone, Debug, PartialEq, Eq, Parser)]
+#[command(name = "gantry", version, after_help = EXAMPLES)]
+pub struct Cli {
+    /// The configuration file; the key and certificate lie beside it
+    #[arg(long, short, value_name = "FILE", default_value = "worker.toml", global = true)]
+    pub config: PathBuf,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  gantry demo                               see it work, on this machine, in a minute
+  gantry --config worker.toml check         tell every mistake in the configuration
+  gantry --config worker.toml join TOKEN    join; `gantry-hook token` prints the TOKEN
+  gantry --config worker.toml run           work until told to stop
+
+Exit codes are those of sysexits.h: 0 done, 64 wrong command line, 69 no host
+answers, 70 a demo that lost mail, 77 refused, 78 wrong configuration.";
+
+#[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
+pub enum Command {
+    /// Join a host with a one-time token
+    Join {
+        /// What `gantry-hook token` printed on its last line
+        token: String,
+    },
+    /// Tell every mistake in the configuration; start and connect nothing
+    Check,
+    /// Work until told to stop: once finishes what it has, twice leaves at once
+    Run,
+    /// Show a host, workers and a takeover with real mail, as processes of their own
+    #[command(after_help = DEMO_EXAMPLES)]
+    Demo(DemoArgs),
+}
+
+const DEMO_EXAMPLES: &str = "\
+Examples:
+  gantry demo
+  gantry demo --mail ~/Maildir/cur --keep demo-run
+  gantry demo --mail archive.mbox --json | tail -n 1
+
+Exits 0 only if no message was lost, none left unprocessed, and a takeover happened.";
+
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct DemoArgs {
+    /// Send this mail, a folder of messages or an mbox file, instead of what the demo makes
+    #[arg(long, value_name = "DIR-OR-MBOX")]
+    pub mail: Option<PathBuf>,
+    /// Print JSON; its last line is one object with the result
+    #[arg(long)]
+    pub json: bool,
+    /// How many messages are sent
+    #[arg(long, value_name = "N", default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub messages: u32,
+    /// How many workers there are; one of them is killed
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u8).range(2..=16))]
+    pub workers: u8,
+    /// Keep everything in this folder, which must be new or empty
+    #[arg(long, value_name = "DIR")]
+    pub keep: Option<PathBuf>,
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(line.split_whitespace())
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        <Cli as clap::CommandFactory>::command().debug_assert();
+    }
+
+    #[test]
+    fn the_lines_that_the_documentation_shows() {
+        let cli = parse("gantry --config w.toml join gantry-token").unwrap();
+        assert_eq!(cli.config, PathBuf::from("w.toml"));
+        assert_eq!(cli.command, Command::Join { token: "gantry-token".to_owned() });
+        assert_eq!(parse("gantry run").unwrap().config, PathBuf::from("worker.toml"));
+        let Command::Demo(demo) = parse("gantry demo").unwrap().command else { panic!() };
+        let expected = DemoArgs { mail: None, json: false, messages: 300, workers: 3, keep: None };
+        assert_eq!(demo, expected);
+    }
+
+    #[test]
+    fn a_demo_needs_somebody_to_take_over() {
+        let error = parse("gantry demo --workers 1").unwrap_err();
+        assert!(error.to_string().contains("2..=16"), "{error}");
+        assert!(parse("gantry demo --messages 0").is_err());
+        assert!(parse("gantry").is_err());
+    }
+}

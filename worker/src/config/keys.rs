@@ -1,0 +1,48 @@
+//! Every key of `worker.toml`: what the reader accepts, and what `docs/configuration.md` must explain.
+
+/// Each table, as the documentation names it, with its keys.
+pub const KEYS: &[(&str, &[&str])] = &[
+    ("worker.toml", TOP),
+    ("[[host]]", HOST),
+    ("[[module]] type yara", YARA),
+    ("[[module]] type clamd", CLAMD),
+];
+
+pub(super) const TOP: &[&str] = &[
+    "name",
+    "identity",
+    "scratch",
+    "concurrency",
+    "memory_max",
+    "drain_timeout",
+    "host",
+    "module",
+];
+
+pub(super) const HOST: &[&str] = &["address", "tier"];
+
+pub(super) const YARA: &[&str] = &[
+    "name",
+    "type",
+    "provides",
+    "rules",
+    "bundled",
+    "concurrency",
+    "unpacked_max",
+    "ratio_max",
+    "entries_max",
+    "depth_max",
+    "time_max",
+];
+
+pub(super) const CLAMD: &[&str] = &[
+    "name",
+    "type",
+    "provides",
+    "address",
+    "connect_timeout",
+    "scan_timeout",
+    "stream_max",
+    "scan_max",
+    "connections_max",
+];

@@ -1,0 +1,60 @@
+//! The worker's configuration, resolved: what these types can say is valid.
+
+mod keys;
+mod read;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use gantry_config::{ConfigError, Document, Endpoint};
+use gantry_scanners::registry::ModuleConfig;
+
+pub use keys::KEYS;
+
+/// Everything that `worker.toml` says, defaults filled in and paths made absolute.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The worker's name in the cluster.
+    pub name: String,
+    /// The folder that holds the key and certificate: the file's own unless it says otherwise.
+    pub identity_dir: PathBuf,
+    /// At least one.
+    pub hosts: Vec<Host>,
+    /// Every name once. May be empty: such a worker serves only mailboxes that need nothing.
+    pub modules: Vec<ModuleConfig>,
+    /// Messages processed at once.
+    pub concurrency: usize,
+    /// Bytes of messages held in memory at once; larger ones lie in temporary files.
+    pub memory_bytes_max: u64,
+    /// Where messages lie that are too large for memory.
+    pub scratch_dir: PathBuf,
+    /// After being told to stop, how long what is being processed may take before it is handed back.
+    pub drain_timeout: Duration,
+}
+
+/// A host to link to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Host {
+    pub address: Endpoint,
+    /// Tier 0 works always, higher ones when the lower are dead, not ready or too slow.
+    pub tier: u8,
+}
+
+impl Config {
+    /// Reads and resolves a file. Starts and connects nothing.
+    ///
+    /// # Errors
+    /// Every mistake found, in the order of the file; at most [`gantry_config::MISTAKES_MAX`].
+    pub fn load(path: &Path) -> Result<Self, Vec<ConfigError>> {
+        let document = Document::load(path).map_err(|error| vec![error])?;
+        document.resolve(read::config)
+    }
+
+    /// As [`Config::load`], for text that would stand in the file `path`.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn from_text(path: &Path, text: &str) -> Result<Self, Vec<ConfigError>> {
+        Document::new(path, text).resolve(read::config)
+    }
+}

@@ -1,0 +1,251 @@
+//! From the file's tables to the resolved configuration.
+
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use gantry_config::{Table, Value};
+use gantry_protocol::limits;
+use gantry_scanners::clamd::{ClamdAddress, ClamdConfig};
+use gantry_scanners::registry::ModuleConfig;
+use gantry_scanners::unpack::Limits;
+use gantry_scanners::yara::YaraConfig;
+
+use super::{Config, Host, keys};
+
+/// Hosts of one worker; each is a link with its own beats.
+const HOSTS_MAX: usize = 64;
+/// Modules of one worker: each offers a need, and a hello carries no more of them.
+const MODULES_MAX: usize = limits::NEEDS_MAX;
+/// Patterns in one list of rules, and files that they match.
+const RULES_MAX: usize = 1_024;
+
+const MEMORY_DEFAULT: u64 = 256 << 20;
+const DRAIN_TIMEOUT_DEFAULT: Duration = Duration::from_secs(60);
+
+const SECOND: Duration = Duration::from_secs(1);
+const MIB: u64 = 1 << 20;
+
+const MODULE_TYPES: &str =
+    "write type = \"yara\" (rules, needs no server) or type = \"clamd\" (a ClamAV daemon)";
+const PROVIDES: &str = "write the need that it serves, such as provides = \"virus\"";
+const RULES: &str = "write a list of files or patterns, such as [\"rules/*.yar\"]";
+
+pub(super) fn config(top: &Table<'_>) -> Option<Config> {
+    top.allow(keys::TOP);
+    let name = top.required("name", "write the worker's name, such as name = \"pc-1\"");
+    let name = name.and_then(|value| value.name());
+    let identity_dir = top.or("identity", Some(top.folder()), |value| Some(value.path()));
+    let scratch_dir = top.or("scratch", Some(std::env::temp_dir()), |value| Some(value.path()));
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    let concurrency = top.or("concurrency", processors, |value| {
+        value.integer(1..=limits::RESERVATIONS_PER_GRABBER_MAX)
+    });
+    let memory_bytes_max =
+        top.or("memory_max", MEMORY_DEFAULT, |value| value.size(16 * MIB..=1 << 40));
+    let drain_timeout = top.or("drain_timeout", DRAIN_TIMEOUT_DEFAULT, |value| {
+        value.duration(SECOND..=limits::RESERVATION_TIME_MAX)
+    });
+
+    let hosts = hosts(top);
+    let tables = top.tables("module", MODULES_MAX);
+    let modules: Vec<_> = tables.iter().map(module).collect();
+    let names: Vec<_> = modules.iter().map(|module| Some(module.as_ref()?.name())).collect();
+    for (index, (table, name)) in tables.iter().zip(&names).enumerate() {
+        if name.is_some() && names.iter().take(index).any(|before| before == name) {
+            table.wrong("name", "another module has this name", "write a name of its own");
+        }
+    }
+    Some(Config {
+        name: name?,
+        identity_dir: identity_dir?,
+        scratch_dir: scratch_dir?,
+        concurrency,
+        memory_bytes_max,
+        drain_timeout,
+        hosts: hosts?,
+        modules: modules.into_iter().collect::<Option<_>>()?,
+    })
+}
+
+fn hosts(top: &Table<'_>) -> Option<Vec<Host>> {
+    let tables = top.tables("host", HOSTS_MAX);
+    if tables.is_empty() && !top.has("host") {
+        top.wrong("host", "there is none", "write at least one [[host]]");
+    }
+    let mut hosts: Vec<Option<Host>> = Vec::new();
+    for table in &tables {
+        table.allow(keys::HOST);
+        let remedy = "write where its hook listens, such as address = \"mx1.example.com:4733\"";
+        let address = table.required("address", remedy).and_then(|value| value.endpoint());
+        let tier = table.or("tier", 0, |value| value.integer(0..=9));
+        let host = address.map(|address| Host { address, tier });
+        let taken = |before: &Option<Host>| match (before, &host) {
+            (Some(before), Some(host)) => before.address == host.address,
+            _ => false,
+        };
+        if hosts.iter().any(taken) {
+            table.wrong("address", "another [[host]] has this address", "remove one of them");
+        }
+        hosts.push(host);
+    }
+    hosts.into_iter().collect()
+}
+
+#[derive(Clone, Copy)]
+enum Type {
+    Yara,
+    Clamd,
+}
+
+fn module(table: &Table<'_>) -> Option<ModuleConfig> {
+    let kind = table
+        .required("type", MODULE_TYPES)
+        .and_then(|value| value.one_of(&[("yara", Type::Yara), ("clamd", Type::Clamd)]));
+    // Which keys there are depends on the type.
+    match kind? {
+        Type::Yara => yara(table).map(ModuleConfig::Yara),
+        Type::Clamd => clamd(table).map(ModuleConfig::Clamd),
+    }
+}
+
+/// What every module has: its name and the need that it serves.
+fn identity(table: &Table<'_>) -> (Option<String>, Option<String>) {
+    let name = table.required("name", "write a name, such as name = \"rules\"");
+    let provides = table.required("provides", PROVIDES);
+    (name.and_then(|value| value.name()), provides.and_then(|value| value.name()))
+}
+
+fn duration(
+    table: &Table<'_>,
+    key: &'static str,
+    default: Duration,
+    range: RangeInclusive<Duration>,
+) -> Duration {
+    table.or(key, default, |value| value.duration(range))
+}
+
+fn yara(table: &Table<'_>) -> Option<YaraConfig> {
+    table.allow(keys::YARA);
+    let (name, provides) = identity(table);
+    let rules = table.value("rules").map_or_else(|| Some(Vec::new()), |value| rules(&value));
+    let bundled = table.or("bundled", true, |value| value.flag());
+    if !bundled && !table.has("rules") {
+        let remedy = "write rules = [\"rules/*.yar\"], or bundled = true";
+        table.wrong("bundled", "without bundled and other rules nothing would be found", remedy);
+    }
+    let default = Limits::default();
+    let read =
+        YaraConfig::new(name.clone().unwrap_or_default(), provides.clone().unwrap_or_default());
+    let limits = Limits {
+        bytes_max: table.or("unpacked_max", default.bytes_max, |value| value.size(MIB..=1 << 40)),
+        ratio_max: table.or("ratio_max", default.ratio_max, |value| value.integer(1..=100_000)),
+        entries_max: table
+            .or("entries_max", default.entries_max, |value| value.integer(1..=1_000_000)),
+        depth_max: table.or("depth_max", default.depth_max, |value| value.integer(1..=1_000)),
+        time_max: duration(table, "time_max", default.time_max, SECOND..=limits::SILENCE_MAX),
+    };
+    let concurrency = table.or("concurrency", read.concurrency, |value| {
+        value.integer(1..=limits::RESERVATIONS_PER_GRABBER_MAX)
+    });
+    name?;
+    provides?;
+    Some(YaraConfig { rules: rules?, bundled, limits, concurrency, ..read })
+}
+
+fn clamd(table: &Table<'_>) -> Option<ClamdConfig> {
+    table.allow(keys::CLAMD);
+    let (name, provides) = identity(table);
+    let address = table
+        .required("address", "write where clamd listens, such as \"unix:/run/clamav/clamd.ctl\" or \"tcp:127.0.0.1:3310\"")
+        .and_then(|value| clamd_address(&value, &table.folder()));
+    let default = ClamdConfig::new(name?, provides?, address?);
+    let size = |key, default| table.or(key, default, |value| value.size(MIB..=1 << 40));
+    Some(ClamdConfig {
+        connect_timeout: duration(
+            table,
+            "connect_timeout",
+            default.connect_timeout,
+            SECOND / 10..=60 * SECOND,
+        ),
+        scan_timeout: duration(
+            table,
+            "scan_timeout",
+            default.scan_timeout,
+            SECOND..=limits::SILENCE_MAX,
+        ),
+        stream_bytes_max: size("stream_max", default.stream_bytes_max),
+        scan_bytes_max: size("scan_max", default.scan_bytes_max),
+        connections_max: table.or("connections_max", default.connections_max, |value| {
+            value.integer(1..=limits::RESERVATIONS_PER_GRABBER_MAX)
+        }),
+        ..default
+    })
+}
+
+fn clamd_address(value: &Value<'_>, folder: &Path) -> Option<ClamdAddress> {
+    let remedy = "write \"unix:/run/clamav/clamd.ctl\" or \"tcp:127.0.0.1:3310\"";
+    match value.text(remedy)?.strip_prefix("unix:") {
+        Some(_) if !cfg!(unix) => {
+            value.wrong("there are no Unix sockets here", "write \"tcp:127.0.0.1:3310\"");
+            None
+        }
+        Some("") => {
+            value.wrong("it names no socket", remedy);
+            None
+        }
+        Some(path) => Some(ClamdAddress::Unix(folder.join(path))),
+        None => {
+            let parse = |text: &str| {
+                text.strip_prefix("tcp:").unwrap_or(text).parse::<gantry_config::Endpoint>()
+            };
+            value.parsed(parse, remedy).map(|endpoint| ClamdAddress::Tcp(endpoint.to_string()))
+        }
+    }
+}
+
+/// The files that the patterns match, sorted, each once.
+fn rules(value: &Value<'_>) -> Option<Vec<PathBuf>> {
+    let matched = value.list(RULES_MAX, RULES, files)?;
+    let mut files: Vec<PathBuf> = matched.into_iter().flatten().collect();
+    files.sort();
+    files.dedup();
+    if files.is_empty() {
+        value.wrong(
+            "the list is empty",
+            "remove it to use the bundled rules alone, or write a pattern",
+        );
+        return None;
+    }
+    if files.len() > RULES_MAX {
+        value.wrong(
+            format!("it matches {} files", files.len()),
+            format!("match at most {RULES_MAX}"),
+        );
+        return None;
+    }
+    Some(files)
+}
+
+fn files(pattern: &Value<'_>) -> Option<Vec<PathBuf>> {
+    let text = pattern.text(RULES)?;
+    let folder = glob::Pattern::escape(&pattern.folder().to_string_lossy());
+    let whole = Path::new(&folder).join(text);
+    let paths = match glob::glob(&whole.to_string_lossy()) {
+        Ok(paths) => paths,
+        Err(error) => {
+            pattern.wrong(format!("{text:?} is no pattern: {}", error.msg), RULES);
+            return None;
+        }
+    };
+    // One more than allowed tells that there are too many.
+    let files: Vec<PathBuf> =
+        paths.filter_map(Result::ok).filter(|path| path.is_file()).take(RULES_MAX + 1).collect();
+    if files.is_empty() {
+        let remedy =
+            "put the rules there, name others, or remove the key to use the bundled rules alone";
+        pattern.wrong(format!("no file matches {}", whole.display()), remedy);
+        return None;
+    }
+    Some(files)
+}

@@ -1,0 +1,3 @@
+//! The exit codes of `gantry`.
+
+pub use gantry_config::exit::*;
