@@ -7,5 +7,7 @@ pub mod id;
 pub mod limits;
 pub mod pool;
 pub mod profile;
+pub mod text;
 pub mod time;
+pub mod timer;
 pub mod verdict;

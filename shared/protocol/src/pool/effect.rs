@@ -76,12 +76,15 @@ pub enum Effect {
     },
     /// Change what is stored. Nothing of it counts before its completion (`handle_stored`).
     Store { token: Token, message: MessageId, mailbox: MailboxIndex, change: Change },
+    /// Read the verdict and the results stored with a message that was found `Releasing` (`handle_loaded`).
+    Load { token: Token, message: MessageId, mailbox: MailboxIndex },
     /// Hand the message on to these recipients by the stored verdict (`handle_released`).
     Release { token: Token, message: MessageId, mailbox: MailboxIndex, recipients: Vec<u16> },
     /// Upstream custody: tell the waiting sender.
     Answer { message: MessageId, answer: Answer },
-    /// Upstream custody: the bytes in memory are no longer needed.
-    Forget { message: MessageId },
+    /// Upstream custody: the bytes in memory are no longer needed. `attempts` is what stays counted against their
+    /// digest, durably, should the sender bring them again; zero clears it.
+    Forget { message: MessageId, attempts: u8 },
     /// A store failed: take in nothing more until an operator has looked.
     StopIntake { reason: String },
     /// Something for the log, the counters and the status.
@@ -117,13 +120,14 @@ pub enum Change {
     /// Hook's custody: count an attempt in the file's name; the folder is synced from the second on.
     /// Upstream custody: keep the digest of this suspect with its attempts.
     Charge { attempts: u8 },
-    /// Hook's custody, `Marked` -> `Releasing`: append the verdict and rename.
+    /// `Marked` -> `Releasing`: append the verdict and rename; in upstream custody remember it in memory.
     Settle { verdict: Box<Verdict> },
     /// Append what recipients got.
     Results { results: Vec<RecipientResult> },
     /// `Marked` or `Releasing` -> `Held` or `Quarantined`, with the reasons (and the verdict if it is new).
     SetAside { state: StoredState, verdict: Option<Box<Verdict>>, reasons: Vec<String> },
-    /// Upstream custody -> the hook's: write all of it durably in this state.
+    /// Upstream custody -> the hook's: write all of it durably in this state, with the verdict that an earlier
+    /// `Settle` left in memory where none is given.
     Adopt {
         state: StoredState,
         verdict: Option<Box<Verdict>>,
@@ -139,6 +143,15 @@ pub enum Change {
     Requeue,
 }
 
+/// What is stored with a message in [`StoredState::Releasing`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct StoredLog {
+    pub verdict: Option<Verdict>,
+    /// In the order of writing: of two for one recipient the later counts.
+    pub results: Vec<RecipientResult>,
+    pub recipients: u16,
+}
+
 /// How a store ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Stored {
@@ -147,6 +160,8 @@ pub enum Stored {
     Bounced {
         notice: Option<Marked>,
     },
+    /// No notice can be written, since the sender is null.
+    Unreturnable,
     /// It did not become durable. The driver reports it once and the pool decides.
     Failed {
         reason: String,
@@ -261,6 +276,11 @@ pub enum Event {
         reason: String,
     },
     StoreFailed {
+        message: MessageId,
+        reason: String,
+    },
+    /// The message's file cannot be read; it was set aside.
+    Corrupted {
         message: MessageId,
         reason: String,
     },

@@ -1,8 +1,384 @@
 //! The host's side: marks, reservations, fences, attempts, takeover, custody and release, as a state machine.
+//!
+//! A message is `marked -> reserved -> settling -> releasing -> done | held | quarantined`.
+//!
+//! # How to drive it
+//! - `handle_*` takes what happened and `now`; received input comes before `handle_timeout`.
+//! - after each of them [`Pool::poll_effect`] gives, until it is empty, what is to be done, in order. The queue is
+//!   bounded by what one input can cause, and a driver that takes no input before it is empty bounds the whole.
+//! - [`Pool::next_timeout`] tells when to call [`Pool::handle_timeout`].
+//!
+//! Effects that take time carry a token; each is answered once, and what no longer matters is known by its token.
+//! The same code runs in the hook, under the simulation and in the model tests.
 
+mod assign;
+mod config;
 mod effect;
+mod entry;
+mod grabbers;
+mod link;
+mod operator;
+mod release;
+mod reserve;
+mod settle;
+mod status;
 
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+pub use config::{Config, MailboxConfig, WhenUnprocessed};
 pub use effect::{
     Answer, Assigned, Assignment, Change, Custody, Effect, Event, MailboxIndex, Marked,
-    RecipientResult, Recovered, ReleaseResult, Stored, StoredState,
+    RecipientResult, Recovered, ReleaseResult, Stored, StoredLog, StoredState,
 };
+pub use link::LinkPeer;
+pub use operator::{Operation, OperatorError};
+pub use status::{Counters, MessageStatus, Status, WorkerStatus};
+
+use crate::id::{Epoch, Fence, MessageId, Session, Token};
+use crate::limits::PROFILE_EVERY;
+use crate::time::Moment;
+use crate::timer::Timers;
+use entry::{Entry, State};
+use grabbers::{GrabberKey, Grabbers};
+
+/// What the pool waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Timer {
+    /// When three beats of a grabber that holds something have been missed.
+    Silent(GrabberKey),
+    /// When a reservation's module has been silent too long or its time is over.
+    Reservation(MessageId),
+    /// When the waiting sender must be told, or an administrator's `after` has passed.
+    Unprocessed(MessageId),
+    /// When a deferred release is due again.
+    Release(MessageId),
+    /// When a message whose store failed is free again.
+    Repool(MessageId),
+    /// When profiles and backlog go to the grabbers.
+    Tell,
+}
+
+/// The messages of one host.
+#[derive(Debug)]
+pub struct Pool {
+    config: Config,
+    epoch: Epoch,
+    messages: BTreeMap<MessageId, Entry>,
+    /// In the pool and free, by mailbox; the order of ids is the order of arrival.
+    waiting: BTreeMap<MailboxIndex, BTreeSet<MessageId>>,
+    /// Due to be released, by mailbox, and how many are under way.
+    release_due: BTreeMap<MailboxIndex, BTreeSet<MessageId>>,
+    releasing: BTreeMap<MailboxIndex, usize>,
+    grabbers: Grabbers,
+    /// Reserved messages whose module has been silent too long.
+    stalled: BTreeSet<MessageId>,
+    /// Suspects that are reserved.
+    suspects_out: BTreeSet<MessageId>,
+    timers: Timers<Timer>,
+    effects: VecDeque<Effect>,
+    /// Effects under way that a message waits for.
+    tokens: BTreeMap<Token, MessageId>,
+    counters: Counters,
+    last_fence: u64,
+    last_token: u64,
+    draining: bool,
+}
+
+impl Pool {
+    /// An empty pool of a hook's start. The epoch must be on disk already, synced, and higher than all before.
+    pub fn new(config: Config, epoch: Epoch) -> Self {
+        Self {
+            config,
+            epoch,
+            messages: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+            release_due: BTreeMap::new(),
+            releasing: BTreeMap::new(),
+            grabbers: Grabbers::default(),
+            stalled: BTreeSet::new(),
+            suspects_out: BTreeSet::new(),
+            timers: Timers::default(),
+            effects: VecDeque::new(),
+            tokens: BTreeMap::new(),
+            counters: Counters::default(),
+            last_fence: 0,
+            last_token: 0,
+            draining: false,
+        }
+    }
+
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The number of the newest revocation list, for the next welcome.
+    pub fn set_revocations(&mut self, number: u64) {
+        self.config.revocations = number;
+    }
+
+    pub fn poll_effect(&mut self) -> Option<Effect> {
+        self.effects.pop_front()
+    }
+
+    pub fn next_timeout(&self) -> Option<Moment> {
+        self.timers.next_timeout()
+    }
+
+    /// A message came in: in the hook's custody it is durable by now, in upstream custody its sender waits.
+    pub fn handle_marked(&mut self, marked: Marked, now: Moment) {
+        let id = marked.id;
+        if self.messages.contains_key(&id) {
+            return;
+        }
+        if self.draining && matches!(marked.custody, Custody::Upstream { .. }) {
+            self.answer_try_again(id, "shutting down, try again");
+            return;
+        }
+        self.counters.marked += 1;
+        self.event(Event::Marked { message: id });
+        self.insert(marked, State::Marked);
+        self.to_pool(id, now);
+        self.assign(now);
+    }
+
+    /// A message that the spool found at the start.
+    pub fn handle_recovered(&mut self, recovered: Recovered, now: Moment) {
+        let Recovered { marked, state } = recovered;
+        let (id, mailbox) = (marked.id, marked.mailbox);
+        match state {
+            StoredState::Marked { attempts } => {
+                self.insert(Marked { attempts, ..marked }, State::Marked);
+                self.to_pool(id, now);
+            }
+            StoredState::Releasing => {
+                self.insert(marked, State::Releasing(Box::default()));
+                self.release_due.entry(mailbox).or_default().insert(id);
+                self.release_next(mailbox, now);
+            }
+            StoredState::Held => self.insert(marked, State::Held),
+            StoredState::Quarantined => self.insert(marked, State::Quarantined),
+        }
+    }
+
+    /// A message that must not be processed, such as one that has come round in a loop: it is held at once.
+    pub fn handle_marked_held(&mut self, marked: Marked, reason: &str, now: Moment) {
+        let id = marked.id;
+        if self.messages.contains_key(&id) {
+            return;
+        }
+        self.counters.marked += 1;
+        self.event(Event::Marked { message: id });
+        self.insert(marked, State::Marked);
+        self.hold(id, Some(reason.to_owned()), now);
+    }
+
+    /// The sender of a message in upstream custody is gone without an answer: it keeps the message, so nothing of
+    /// it stays here. What is already on its way to the next hop goes on, and may be seen twice there.
+    pub fn handle_sender_gone(&mut self, id: MessageId, now: Moment) {
+        let Some(entry) = self.messages.get(&id).filter(|entry| entry.is_upstream()) else {
+            return;
+        };
+        match entry.state {
+            State::Marked | State::Reserved(_) => {
+                self.end_reservation(id, "the sender has gone", true);
+                self.drop_message(id);
+                self.assign(now);
+            }
+            _ => {}
+        }
+    }
+
+    /// No new work: senders who wait are told to try again, and nothing more is assigned.
+    pub fn handle_drain(&mut self, now: Moment) {
+        self.draining = true;
+        let waiting: Vec<MessageId> = self
+            .messages
+            .iter()
+            .filter(|(_, entry)| entry.is_upstream())
+            .map(|(id, _)| *id)
+            .collect();
+        for id in waiting {
+            let in_hand = self
+                .messages
+                .get(&id)
+                .is_some_and(|e| matches!(e.state, State::Marked | State::Reserved(_)));
+            if in_hand {
+                self.end_reservation(id, "the host shuts down", true);
+                self.answer_try_again(id, "shutting down, try again");
+                self.drop_message(id);
+            }
+        }
+        let _ = now;
+    }
+
+    /// Whether nothing is being stored or released, so that a draining hook can stop.
+    pub fn is_quiet(&self) -> bool {
+        self.tokens.is_empty()
+            && self.effects.is_empty()
+            && self.releasing.values().all(|count| *count == 0)
+    }
+
+    /// Fires what is due. To be called after the input that has arrived was handled.
+    pub fn handle_timeout(&mut self, now: Moment) {
+        self.restart_beats_after_own_absence(now);
+        while let Some(timer) = self.timers.pop_due(now) {
+            match timer {
+                Timer::Silent(grabber) => self.on_silent(grabber, now),
+                Timer::Reservation(message) => self.on_reservation_timeout(message, now),
+                Timer::Unprocessed(message) => self.on_unprocessed(message, now),
+                Timer::Release(message) => self.on_release_due(message, now),
+                Timer::Repool(message) => self.to_pool(message, now),
+                Timer::Tell => self.on_tell(now),
+            }
+        }
+        self.assign(now);
+    }
+
+    fn insert(&mut self, marked: Marked, state: State) {
+        let entry = Entry {
+            mailbox: marked.mailbox,
+            custody: marked.custody,
+            length: marked.length,
+            recipients: marked.recipients,
+            since: marked.since,
+            attempts: marked.attempts,
+            returns: 0,
+            suspect: marked.attempts > 0,
+            storing: None,
+            state,
+            history: None,
+        };
+        self.messages.insert(marked.id, entry);
+    }
+
+    /// Puts a message into the pool: it is free for whoever wants it.
+    fn to_pool(&mut self, id: MessageId, now: Moment) {
+        let Some(entry) = self.messages.get_mut(&id) else { return };
+        if !matches!(entry.state, State::Marked) || entry.storing.is_some() {
+            return; // `handle_stored` puts it there.
+        }
+        self.waiting.entry(entry.mailbox).or_default().insert(id);
+        let deadline = match entry.custody {
+            Custody::Upstream { answer_by } => Some(answer_by),
+            Custody::Hook => {
+                let since = entry.since;
+                self.mailbox(id).and_then(|mailbox| match mailbox.when_unprocessed {
+                    WhenUnprocessed::Hold { after }
+                    | WhenUnprocessed::ReleaseUnscanned { after } => Some((since + after).max(now)),
+                    WhenUnprocessed::Wait | WhenUnprocessed::TempFail => None,
+                })
+            }
+        };
+        if let Some(at) = deadline {
+            self.timers.set(Timer::Unprocessed(id), at);
+        }
+    }
+
+    /// Takes a message out of the pool's queue, for something that is about to happen to it.
+    fn from_pool(&mut self, id: MessageId) {
+        if let Some(entry) = self.messages.get(&id)
+            && let Some(waiting) = self.waiting.get_mut(&entry.mailbox)
+        {
+            waiting.remove(&id);
+        }
+    }
+
+    /// Forgets a message altogether.
+    fn drop_message(&mut self, id: MessageId) {
+        let attempts =
+            self.messages.get(&id).filter(|entry| entry.suspect).map_or(0, |entry| entry.attempts);
+        self.drop_message_with(id, attempts);
+    }
+
+    /// Forgets a message that was processed: nothing stays counted against its content.
+    fn drop_processed(&mut self, id: MessageId) {
+        self.drop_message_with(id, 0);
+    }
+
+    fn drop_message_with(&mut self, id: MessageId, attempts: u8) {
+        self.from_pool(id);
+        self.timers.clear(Timer::Unprocessed(id));
+        self.timers.clear(Timer::Reservation(id));
+        self.timers.clear(Timer::Release(id));
+        self.timers.clear(Timer::Repool(id));
+        self.stalled.remove(&id);
+        self.suspects_out.remove(&id);
+        if let Some(entry) = self.messages.remove(&id) {
+            if entry.is_upstream() {
+                self.effects.push_back(Effect::Forget { message: id, attempts });
+            }
+            if let Some(token) = entry.storing {
+                self.tokens.remove(&token);
+            }
+            if let Some(releasing) = self.release_due.get_mut(&entry.mailbox) {
+                releasing.remove(&id);
+            }
+            for charge in entry.history.iter().flat_map(|history| &history.charges) {
+                if let Some(grabber) = self.grabbers.get_mut(charge.grabber) {
+                    grabber.charged.remove(&id);
+                }
+            }
+        }
+    }
+
+    fn mailbox(&self, id: MessageId) -> Option<&MailboxConfig> {
+        let entry = self.messages.get(&id)?;
+        self.config.mailboxes.get(usize::from(entry.mailbox.0))
+    }
+
+    fn store(&mut self, id: MessageId, change: Change) {
+        let token = self.token();
+        let Some(entry) = self.messages.get_mut(&id) else { return };
+        entry.storing = Some(token);
+        self.tokens.insert(token, id);
+        self.effects.push_back(Effect::Store {
+            token,
+            message: id,
+            mailbox: entry.mailbox,
+            change,
+        });
+    }
+
+    fn answer_try_again(&mut self, id: MessageId, text: &str) {
+        self.event(Event::Answered { message: id, accepted: false });
+        self.effects.push_back(Effect::Answer {
+            message: id,
+            answer: Answer::TryAgain { text: text.to_owned() },
+        });
+    }
+
+    fn answer_accepted(&mut self, id: MessageId) {
+        self.event(Event::Answered { message: id, accepted: true });
+        let text = format!("{}/{id} taken", self.config.host);
+        self.effects.push_back(Effect::Answer { message: id, answer: Answer::Accepted { text } });
+    }
+
+    fn event(&mut self, event: Event) {
+        self.effects.push_back(Effect::Event(event));
+    }
+
+    fn reply(
+        &mut self,
+        session: Session,
+        message: MessageId,
+        fence: Fence,
+        frame: crate::frame::HostReservation,
+    ) {
+        let finish = !matches!(frame, crate::frame::HostReservation::Assign(_));
+        self.effects.push_back(Effect::Reply { session, message, fence, frame, finish });
+    }
+
+    fn token(&mut self) -> Token {
+        self.last_token += 1;
+        Token(self.last_token)
+    }
+
+    fn fence(&mut self) -> Fence {
+        self.last_fence += 1;
+        Fence { epoch: self.epoch, counter: self.last_fence }
+    }
+
+    fn set_tell_timer(&mut self, now: Moment) {
+        self.timers.set(Timer::Tell, now + PROFILE_EVERY);
+    }
+}

@@ -1,0 +1,95 @@
+//! What the administrator decided, as far as the pool goes by it.
+
+use std::time::Duration;
+
+use crate::id::Digest;
+use crate::limits;
+
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The host's name.
+    pub host: String,
+    pub software: String,
+    /// Workers whose policy differs get nothing.
+    pub policy: Digest,
+    /// The number of the newest revocation list.
+    pub revocations: u64,
+    pub beat: Duration,
+    pub beat_idle: Duration,
+    pub reservation_time_max: Duration,
+    pub silence_max: Duration,
+    pub attempts_max: u8,
+    pub returns_max: u16,
+    /// In the order of [`super::MailboxIndex`].
+    pub mailboxes: Vec<MailboxConfig>,
+}
+
+impl Config {
+    /// Defaults for everything that has one.
+    pub fn new(host: impl Into<String>, policy: Digest, mailboxes: Vec<MailboxConfig>) -> Self {
+        Self {
+            host: host.into(),
+            software: concat!("gantry-hook ", env!("CARGO_PKG_VERSION")).to_owned(),
+            policy,
+            revocations: 0,
+            beat: limits::BEAT,
+            beat_idle: limits::BEAT_IDLE,
+            reservation_time_max: limits::RESERVATION_TIME_MAX,
+            silence_max: limits::SILENCE_MAX,
+            attempts_max: limits::ATTEMPTS_MAX,
+            returns_max: limits::RETURNS_MAX,
+            mailboxes,
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+pub struct MailboxConfig {
+    pub name: String,
+    /// Capabilities that a message of this mailbox must have been processed with before it leaves.
+    pub needs: Vec<String>,
+    pub when_unprocessed: WhenUnprocessed,
+    /// Age of a waiting message at which it is reported.
+    pub warn_after: Duration,
+    /// How long the way out is tried before the sender is told.
+    pub queue_lifetime: Duration,
+    /// First pause after a deferral; doubled each time up to `retry_max`.
+    pub retry_min: Duration,
+    pub retry_max: Duration,
+    /// Most releases under way at once.
+    pub releases_max: usize,
+}
+
+impl MailboxConfig {
+    /// Defaults for everything that has one.
+    pub fn new(
+        name: impl Into<String>,
+        needs: Vec<String>,
+        when_unprocessed: WhenUnprocessed,
+    ) -> Self {
+        Self {
+            name: name.into(),
+            needs,
+            when_unprocessed,
+            warn_after: Duration::from_secs(15 * 60),
+            queue_lifetime: Duration::from_secs(5 * 24 * 3600),
+            retry_min: Duration::from_secs(10),
+            retry_max: Duration::from_secs(15 * 60),
+            releases_max: 20,
+        }
+    }
+}
+
+/// What becomes of a message that no worker could process in time: at `answer_within` for a message that the sender
+/// still keeps, after `after` for one in the hook's custody.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WhenUnprocessed {
+    /// Upstream custody: 4xx; the sender keeps it.
+    TempFail,
+    /// It stays in the pool, in the hook's custody from here on.
+    Wait,
+    /// It is set aside for an operator. `after` is for the hook's custody only.
+    Hold { after: Duration },
+    /// It leaves unprocessed, as the administrator wrote out in full. `after` is for the hook's custody only.
+    ReleaseUnscanned { after: Duration },
+}

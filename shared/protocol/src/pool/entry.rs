@@ -1,0 +1,213 @@
+//! One message as the pool knows it.
+
+use std::time::Duration;
+
+use super::effect::{Custody, MailboxIndex, RecipientResult, StoredState};
+use super::grabbers::GrabberKey;
+use crate::frame::Settled;
+use crate::id::{Digest, Fence, Incarnation, MessageId, Session, Token};
+use crate::limits::REASONS_MAX;
+use crate::time::Moment;
+use crate::verdict::Verdict;
+
+/// Kept small: a hundred thousand of them wait on a busy day. What only few messages have is boxed.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) mailbox: MailboxIndex,
+    pub(super) custody: Custody,
+    pub(super) length: u64,
+    pub(super) recipients: u16,
+    pub(super) since: Moment,
+    /// Attempts counted against the message; the one under way included.
+    pub(super) attempts: u8,
+    pub(super) returns: u16,
+    /// A worker was lost or gave no answer while it had this message.
+    pub(super) suspect: bool,
+    /// The store under way: at most one, so that changes to one file never overtake each other.
+    pub(super) storing: Option<Token>,
+    pub(super) state: State,
+    pub(super) history: Option<Box<History>>,
+}
+
+/// Where a message is on its way.
+#[derive(Debug)]
+pub(super) enum State {
+    /// In the pool.
+    Marked,
+    Reserved(Box<Reservation>),
+    /// A store decides what comes next; no timer takes the message away.
+    Settling(Box<Settling>),
+    Releasing(Box<Releasing>),
+    Held,
+    Quarantined,
+}
+
+/// One grabber's exclusive, timed right to the message.
+#[derive(Debug)]
+pub(super) struct Reservation {
+    pub(super) fence: Fence,
+    pub(super) grabber: GrabberKey,
+    pub(super) incarnation: Incarnation,
+    /// The link it is bound to; a resume rebinds it.
+    pub(super) session: Session,
+    pub(super) phase: Phase,
+    pub(super) started: Moment,
+    pub(super) progressed: Moment,
+    pub(super) work: u64,
+    pub(super) silence: Duration,
+    /// Silent for longer than its module announced.
+    pub(super) stalled: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// The attempt is being counted on disk.
+    Charging,
+    /// The driver reads the header and opens the stream.
+    Assigning,
+    /// The grabber has it; what is compared with its verdict.
+    Working { digest: Digest },
+}
+
+/// What happens when the store under way completes.
+#[derive(Debug)]
+pub(super) struct Settling {
+    pub(super) next: Next,
+    /// Who is told that the verdict counts.
+    pub(super) acknowledge: Option<Acknowledge>,
+}
+
+#[derive(Debug)]
+pub(super) struct Acknowledge {
+    pub(super) session: Session,
+    pub(super) grabber: GrabberKey,
+    pub(super) fence: Fence,
+}
+
+#[derive(Debug)]
+pub(super) enum Next {
+    /// Hand it on.
+    Release(Box<Releasing>),
+    /// Upstream custody has become the hook's: say yes, and back to the pool.
+    AdoptedMarked,
+    /// Set aside durably; say yes if somebody waits.
+    SetAside { quarantined: bool, reason: String },
+    /// Gone for good; `prior` is where an operator took it from.
+    Removed { prior: Option<StoredState> },
+    /// An operator put it back into the pool.
+    Requeued { prior: StoredState },
+}
+
+/// Serving the recipients.
+#[derive(Debug, Default)]
+pub(super) struct Releasing {
+    /// Whether the verdict and results are known; not so for what a start found on disk.
+    pub(super) loaded: bool,
+    /// To be served still.
+    pub(super) pending: Vec<u16>,
+    /// What the others got, and which of that is not stored yet.
+    pub(super) results: Vec<RecipientResult>,
+    pub(super) unrecorded: Vec<RecipientResult>,
+    /// The sender has been told of those who were refused.
+    pub(super) bounced: bool,
+    pub(super) end: End,
+    pub(super) tries: u32,
+    pub(super) step: Step,
+}
+
+/// Where a releasing message ends once all recipients are served.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum End {
+    #[default]
+    Done,
+    Quarantined,
+    Held,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Step {
+    /// Waits for its turn or its next try.
+    #[default]
+    Due,
+    Loading(Token),
+    Sending(Token),
+    /// Results are being stored.
+    Recording,
+    /// The notice to the sender is being stored.
+    Bouncing,
+    /// The file is being removed.
+    Removing,
+}
+
+/// What befell a message before.
+#[derive(Debug, Default)]
+pub(super) struct History {
+    pub(super) reasons: Vec<String>,
+    /// Attempts that are given back when the same incarnation links again.
+    pub(super) charges: Vec<Charge>,
+    /// Grabbers that failed with it, to be avoided where there is a choice.
+    pub(super) failed_with: Vec<GrabberKey>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Charge {
+    pub(super) grabber: GrabberKey,
+    pub(super) incarnation: Incarnation,
+}
+
+impl Entry {
+    pub(super) fn history(&mut self) -> &mut History {
+        self.history.get_or_insert_default()
+    }
+
+    /// Notes why an attempt came to nothing; of more than the bound the last is replaced.
+    pub(super) fn add_reason(&mut self, reason: String) {
+        let reasons = &mut self.history().reasons;
+        if reasons.len() >= REASONS_MAX {
+            reasons.pop();
+        }
+        reasons.push(reason);
+    }
+
+    pub(super) fn reasons(&self) -> Vec<String> {
+        self.history.as_ref().map(|history| history.reasons.clone()).unwrap_or_default()
+    }
+
+    pub(super) fn is_upstream(&self) -> bool {
+        matches!(self.custody, Custody::Upstream { .. })
+    }
+
+    pub(super) fn reservation(&self) -> Option<&Reservation> {
+        match &self.state {
+            State::Reserved(reservation) => Some(reservation),
+            _ => None,
+        }
+    }
+
+    pub(super) fn reservation_mut(&mut self) -> Option<&mut Reservation> {
+        match &mut self.state {
+            State::Reserved(reservation) => Some(reservation),
+            _ => None,
+        }
+    }
+
+    pub(super) fn releasing_mut(&mut self) -> Option<&mut Releasing> {
+        match &mut self.state {
+            State::Releasing(releasing) => Some(releasing),
+            _ => None,
+        }
+    }
+}
+
+/// A verdict that has been checked, on its way into `Settling`.
+#[derive(Debug)]
+pub(super) struct Arrived {
+    pub(super) message: MessageId,
+    pub(super) acknowledge: Acknowledge,
+    pub(super) verdict: Box<Verdict>,
+}
+
+/// The last frame of a reservation.
+pub(super) fn refused(reason: impl Into<String>) -> Settled {
+    Settled::Refused { reason: crate::text::bounded(reason) }
+}

@@ -1,0 +1,439 @@
+//! Links: who is there, who is silent, who came back.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::effect::{Effect, Event};
+use super::entry::{Charge, State};
+use super::grabbers::{Grabber, GrabberKey};
+use super::{Pool, Timer};
+use crate::frame::{
+    Backlog, Credit, Hello, Hint, HostControl, Notice, Peers, Refused, RefusedCode, Resume,
+    ResumeAnswer, Resumed, Welcome, WorkerControl,
+};
+use crate::id::{Incarnation, MessageId, Session};
+use crate::limits::{self, BEATS_MISSED_MAX, PEERS_MAX, RESERVATIONS_PER_GRABBER_MAX};
+use crate::profile::{PeerProfile, Profile};
+use crate::text::bounded;
+use crate::time::{Moment, millis};
+
+/// Who is on the other end of a link, by its certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LinkPeer {
+    pub name: String,
+    /// Capabilities that the certificate was granted; a worker's own claim never suffices.
+    pub grants: Vec<String>,
+}
+
+impl Pool {
+    /// A link whose peer's certificate was verified and whose first frame is this hello. The driver assigns sessions
+    /// in rising order and has checked that name and version fit.
+    pub fn handle_link_up(&mut self, session: Session, peer: LinkPeer, hello: Hello, now: Moment) {
+        if hello.name != peer.name {
+            let text =
+                format!("the certificate is for {}, the hello says {}", peer.name, hello.name);
+            return self.refuse(session, RefusedCode::NameMismatch, text);
+        }
+        let Some(version) = common_version(&hello) else {
+            let (min, max) = limits::VERSIONS;
+            let text = format!(
+                "no common version: this host speaks {min} to {max}, the worker {} to {}",
+                hello.version_min, hello.version_max
+            );
+            return self.refuse(session, RefusedCode::NoCommonVersion, text);
+        };
+        let key = match self.grabbers.by_name(&peer.name) {
+            Some(key) => key,
+            None => match self.grabbers.insert(&peer.name, hello.incarnation, now) {
+                Some(key) => key,
+                None => {
+                    let text = format!("{} grabbers are linked already", limits::GRABBERS_MAX);
+                    return self.refuse(session, RefusedCode::Limit, text);
+                }
+            },
+        };
+        if self.grabbers.get(key).is_some_and(|grabber| grabber.was_replaced(hello.incarnation)) {
+            let text = format!(
+                "another process has linked as {} since: two processes use one certificate; join one of them anew",
+                peer.name
+            );
+            return self.refuse(session, RefusedCode::Clone, text);
+        }
+        self.end_former_link(key, hello.incarnation, now);
+        let resumed = self.resume_all(key, session, &hello.resume, now);
+        self.grabbers.bind(key, session);
+        let barred = (hello.policy != self.config.policy).then(|| {
+            format!(
+                "your policy's digest is {}, this host's is {}: nothing is assigned",
+                hello.policy, self.config.policy
+            )
+        });
+        if let Some(grabber) = self.grabbers.get_mut(key) {
+            let granted: BTreeSet<String> = peer.grants.into_iter().collect();
+            grabber.capabilities =
+                hello.provides.iter().filter(|need| granted.contains(*need)).cloned().collect();
+            grabber.barred.clone_from(&barred);
+            grabber.tier = hello.tier;
+            (grabber.wanted, grabber.given) = (Credit::default(), Credit::default());
+            grabber.draining = false;
+        }
+        self.control(
+            session,
+            HostControl::Welcome(Welcome {
+                version,
+                software: self.config.software.clone(),
+                host: self.config.host.clone(),
+                session,
+                policy: self.config.policy,
+                revocations: self.config.revocations,
+                beat_ms: u32::try_from(millis(self.config.beat)).unwrap_or(u32::MAX),
+                beat_idle_ms: u32::try_from(millis(self.config.beat_idle)).unwrap_or(u32::MAX),
+                resumed,
+            }),
+        );
+        if let Some(text) = barred {
+            self.control(session, HostControl::Notice(Notice { text }));
+        }
+        self.event(Event::Linked { grabber: peer.name });
+        self.heard(key, now);
+        self.set_tell_timer(now);
+        self.assign(now);
+    }
+
+    /// A frame on a link's control stream.
+    pub fn handle_control(&mut self, session: Session, frame: WorkerControl, now: Moment) {
+        let Some(key) = self.grabbers.by_session(session) else { return };
+        self.heard(key, now);
+        match frame {
+            WorkerControl::Hello(_) => self.misbehaved(session, key, "a second hello on one link"),
+            WorkerControl::Want(credit) => self.on_want(session, key, credit, now),
+            WorkerControl::Recall(credit) => self.on_recall(session, key, credit),
+            WorkerControl::Beat(_) => self.assign(now),
+            WorkerControl::Profile(profile) => self.on_profile(session, key, profile),
+            WorkerControl::Hint(hint) => self.on_hint(&hint, now),
+            WorkerControl::Draining(_) => {
+                if let Some(grabber) = self.grabbers.get_mut(key) {
+                    grabber.draining = true;
+                    grabber.wanted = grabber.given;
+                }
+            }
+        }
+    }
+
+    /// A link is gone. What it held may be resumed by the same incarnation until somebody else takes it over.
+    pub fn handle_link_lost(&mut self, session: Session, now: Moment) {
+        let Some(key) = self.grabbers.unbind(session) else { return };
+        let grabber = self.grabbers.name(key);
+        self.event(Event::LinkLost { grabber });
+        // A reservation that is still on its way to the driver has nobody to go to.
+        let unsent: Vec<MessageId> = self
+            .held_by(key)
+            .filter(|id| {
+                self.messages
+                    .get(id)
+                    .and_then(|e| e.reservation())
+                    .is_some_and(|r| r.session == session && !r.is_working())
+            })
+            .collect();
+        for id in unsent {
+            self.end_reservation(id, "the link was lost before the message was sent", true);
+            self.to_pool(id, now);
+        }
+        self.assign(now);
+    }
+
+    /// Everything from a grabber says that it lives.
+    pub(super) fn heard(&mut self, key: GrabberKey, now: Moment) {
+        let beats = self.config.beat * BEATS_MISSED_MAX;
+        let Some(grabber) = self.grabbers.get_mut(key) else { return };
+        grabber.last_heard = now;
+        grabber.silent = false;
+        if grabber.holding.is_empty() {
+            self.timers.clear(Timer::Silent(key));
+        } else {
+            self.timers.set(Timer::Silent(key), now + beats);
+        }
+    }
+
+    /// Three beats were missed: what it holds is contestable.
+    pub(super) fn on_silent(&mut self, key: GrabberKey, _now: Moment) {
+        if let Some(grabber) = self.grabbers.get_mut(key)
+            && !grabber.holding.is_empty()
+        {
+            grabber.silent = true;
+        }
+    }
+
+    /// A hook that was itself away cannot tell who missed beats: everybody starts anew.
+    pub(super) fn restart_beats_after_own_absence(&mut self, now: Moment) {
+        let away = self.timers.next_timeout().is_some_and(|due| now.since(due) > self.config.beat);
+        if !away {
+            return;
+        }
+        let beats = self.config.beat * BEATS_MISSED_MAX;
+        let mut holding = Vec::new();
+        for (key, grabber) in self.grabbers.iter_mut() {
+            if grabber.session.is_some() && !grabber.holding.is_empty() && !grabber.silent {
+                grabber.last_heard = now;
+                holding.push(key);
+            }
+        }
+        for key in holding {
+            self.timers.set(Timer::Silent(key), now + beats);
+        }
+    }
+
+    /// Backlog and the peers' profiles go to everybody who is linked.
+    pub(super) fn on_tell(&mut self, now: Moment) {
+        let sessions: Vec<(Session, GrabberKey)> = self.grabbers.sessions().collect();
+        if sessions.is_empty() {
+            return;
+        }
+        let peers: Vec<(GrabberKey, PeerProfile)> = self
+            .grabbers
+            .iter()
+            .filter_map(|(key, grabber)| Some((key, peer_profile(grabber, now)?)))
+            .take(PEERS_MAX)
+            .collect();
+        for (session, key) in sessions {
+            let others: Vec<PeerProfile> = peers
+                .iter()
+                .filter(|(peer, _)| *peer != key)
+                .map(|(_, profile)| profile.clone())
+                .collect();
+            if !others.is_empty() {
+                self.control(session, HostControl::Peers(Peers { peers: others }));
+            }
+            let backlog = self.backlog_for(key, now);
+            self.control(session, HostControl::Backlog(backlog));
+        }
+        self.set_tell_timer(now);
+    }
+
+    pub(super) fn held_by(&self, key: GrabberKey) -> impl Iterator<Item = MessageId> + '_ {
+        self.grabbers.get(key).into_iter().flat_map(|grabber| grabber.holding.iter().copied())
+    }
+
+    pub(super) fn control(&mut self, session: Session, frame: HostControl) {
+        self.effects.push_back(Effect::Control { session, frame });
+    }
+
+    pub(super) fn misbehaved(&mut self, session: Session, key: GrabberKey, reason: &str) {
+        let grabber = self.grabbers.name(key);
+        self.event(Event::Misbehaved { grabber, reason: reason.to_owned() });
+        self.refuse(session, RefusedCode::Misbehaved, reason.to_owned());
+    }
+
+    fn refuse(&mut self, session: Session, code: RefusedCode, text: String) {
+        let text = bounded(text);
+        self.control(session, HostControl::Refused(Refused { code, text: text.clone() }));
+        self.effects.push_back(Effect::CloseLink { session, reason: text });
+    }
+
+    /// A new link of a known grabber ends the old one; a new incarnation also ends what the old one held.
+    fn end_former_link(&mut self, key: GrabberKey, incarnation: Incarnation, now: Moment) {
+        let Some(grabber) = self.grabbers.get(key) else { return };
+        let (former, anew) = (grabber.session, grabber.incarnation != incarnation);
+        if let Some(former) = former {
+            self.grabbers.unbind(former);
+            self.refuse(
+                former,
+                RefusedCode::Replaced,
+                "a newer link of this worker took this one's place".to_owned(),
+            );
+        }
+        if anew {
+            let held: Vec<MessageId> = self.held_by(key).collect();
+            for id in held {
+                self.fail_reservation(id, "the worker started anew", false, now);
+            }
+            // Whom an ended incarnation was charged for is not given back any more.
+            if let Some(grabber) = self.grabbers.get_mut(key) {
+                grabber.replace(incarnation);
+            }
+        } else {
+            self.give_back(key, incarnation);
+        }
+    }
+
+    /// The same incarnation is back: it was the link, not the message.
+    fn give_back(&mut self, key: GrabberKey, incarnation: Incarnation) {
+        let charge = Charge { grabber: key, incarnation };
+        let charged = self
+            .grabbers
+            .get_mut(key)
+            .map(|grabber| std::mem::take(&mut grabber.charged))
+            .unwrap_or_default();
+        for id in charged {
+            let Some(entry) = self.messages.get_mut(&id) else { continue };
+            let Some(history) = entry.history.as_mut() else { continue };
+            let before = history.charges.len();
+            history.charges.retain(|c| *c != charge);
+            let given = u8::try_from(before - history.charges.len()).unwrap_or(u8::MAX);
+            entry.attempts = entry.attempts.saturating_sub(given);
+            entry.returns = entry.returns.saturating_add(u16::from(given));
+        }
+    }
+
+    /// Answers the resume list item by item, and ends what the incarnation holds but did not list.
+    fn resume_all(
+        &mut self,
+        key: GrabberKey,
+        session: Session,
+        list: &[Resume],
+        now: Moment,
+    ) -> Vec<Resumed> {
+        let asked: BTreeSet<_> = list.iter().map(|item| (item.message, item.fence)).collect();
+        if let Some(grabber) = self.grabbers.get_mut(key) {
+            grabber.keep_remembered(&asked);
+        }
+        let resumed = list
+            .iter()
+            .take(RESERVATIONS_PER_GRABBER_MAX)
+            .map(|item| Resumed {
+                message: item.message,
+                fence: item.fence,
+                answer: self.resume(key, session, item),
+            })
+            .collect();
+        let held: Vec<MessageId> = self.held_by(key).collect();
+        for id in held {
+            let listed = self
+                .messages
+                .get(&id)
+                .and_then(|entry| entry.reservation())
+                .is_some_and(|r| r.session == session);
+            if !listed {
+                self.end_reservation(id, "the worker no longer has it", true);
+                self.to_pool(id, now);
+            }
+        }
+        resumed
+    }
+
+    fn resume(&mut self, key: GrabberKey, session: Session, item: &Resume) -> ResumeAnswer {
+        let Some(grabber) = self.grabbers.get(key) else { return ResumeAnswer::Unknown };
+        if grabber.remembers(item.message, item.fence) {
+            return ResumeAnswer::Applied;
+        }
+        let incarnation = grabber.incarnation;
+        let Some(entry) = self.messages.get_mut(&item.message) else {
+            return ResumeAnswer::Unknown;
+        };
+        match &mut entry.state {
+            State::Reserved(r)
+                if r.grabber == key
+                    && r.incarnation == incarnation
+                    && r.fence == item.fence
+                    && r.is_working() =>
+            {
+                r.session = session;
+                ResumeAnswer::Live
+            }
+            State::Settling(s)
+                if s.acknowledge
+                    .as_ref()
+                    .is_some_and(|a| a.grabber == key && a.fence == item.fence) =>
+            {
+                ResumeAnswer::Applied
+            }
+            _ => ResumeAnswer::Superseded,
+        }
+    }
+
+    fn on_want(&mut self, session: Session, key: GrabberKey, credit: Credit, now: Moment) {
+        let Some(grabber) = self.grabbers.get_mut(key) else { return };
+        let rises =
+            credit.messages >= grabber.wanted.messages && credit.bytes >= grabber.wanted.bytes;
+        let most = grabber.given.messages.saturating_add(RESERVATIONS_PER_GRABBER_MAX as u64);
+        if !rises || credit.messages > most {
+            return self.misbehaved(
+                session,
+                key,
+                "a want that falls or exceeds what one grabber may hold",
+            );
+        }
+        if grabber.draining {
+            return;
+        }
+        grabber.wanted = credit;
+        self.assign(now);
+    }
+
+    fn on_recall(&mut self, session: Session, key: GrabberKey, credit: Credit) {
+        let Some(grabber) = self.grabbers.get_mut(key) else { return };
+        grabber.wanted = Credit {
+            messages: credit
+                .messages
+                .clamp(grabber.given.messages, grabber.wanted.messages.max(grabber.given.messages)),
+            bytes: credit
+                .bytes
+                .clamp(grabber.given.bytes, grabber.wanted.bytes.max(grabber.given.bytes)),
+        };
+        let wanted = grabber.wanted;
+        self.control(session, HostControl::Recalled(wanted));
+    }
+
+    fn on_profile(&mut self, session: Session, key: GrabberKey, profile: Profile) {
+        let Some(grabber) = self.grabbers.get_mut(key) else { return };
+        let own = profile.grabber == grabber.name && profile.incarnation == grabber.incarnation;
+        let bounded = profile.modules.len() <= limits::NEEDS_MAX
+            && profile.holding.len() <= RESERVATIONS_PER_GRABBER_MAX;
+        if !own || !bounded {
+            return self.misbehaved(
+                session,
+                key,
+                "a profile of somebody else or beyond the bounds",
+            );
+        }
+        grabber.profile = Some(profile);
+    }
+
+    /// A peer points at a reservation. The host goes by its own clock: a hint only makes it look now.
+    fn on_hint(&mut self, hint: &Hint, now: Moment) {
+        let fits =
+            self.messages.get(&hint.message).and_then(|entry| entry.reservation()).is_some_and(
+                |r| {
+                    r.fence == hint.fence && self.grabbers.by_name(&hint.grabber) == Some(r.grabber)
+                },
+            );
+        if fits {
+            self.assign(now);
+        }
+    }
+
+    fn backlog_for(&self, key: GrabberKey, now: Moment) -> Backlog {
+        let Some(grabber) = self.grabbers.get(key) else { return Backlog::default() };
+        let mut backlog = Backlog::default();
+        for (mailbox, waiting) in &self.waiting {
+            let eligible = self
+                .config
+                .mailboxes
+                .get(usize::from(mailbox.0))
+                .is_some_and(|config| grabber.provides(&config.needs));
+            if !eligible || waiting.is_empty() {
+                continue;
+            }
+            backlog.messages += waiting.len() as u64;
+            if let Some(oldest) = waiting.first().and_then(|id| self.messages.get(id)) {
+                backlog.oldest_ms = backlog.oldest_ms.max(millis(now.since(oldest.since)));
+                // Counting every message's bytes would cost more than the answer is worth.
+                backlog.bytes += oldest.length.saturating_mul(waiting.len() as u64);
+            }
+        }
+        backlog
+    }
+}
+
+fn common_version(hello: &Hello) -> Option<u16> {
+    let (min, max) = limits::VERSIONS;
+    let newest = hello.version_max.min(max);
+    (newest >= hello.version_min.max(min)).then_some(newest)
+}
+
+fn peer_profile(grabber: &Grabber, now: Moment) -> Option<PeerProfile> {
+    let mut profile = grabber.profile.clone()?;
+    let heard: Duration = now.since(grabber.last_heard);
+    profile.last_action_ago_ms = profile.last_action_ago_ms.saturating_add(millis(heard));
+    Some(PeerProfile { profile, linked: grabber.session.is_some(), heard_ago_ms: millis(heard) })
+}

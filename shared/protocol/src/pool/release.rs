@@ -1,0 +1,381 @@
+//! Handing processed messages on: one result a recipient, durable before the next step.
+
+use std::time::Duration;
+
+use super::effect::{
+    Answer, Change, Effect, Event, MailboxIndex, Marked, RecipientResult, ReleaseResult, Stored,
+    StoredLog, StoredState,
+};
+use super::entry::{End, Entry, Releasing, State, Step};
+use super::settle::Plan;
+use super::{Pool, Timer};
+use crate::id::{MessageId, Token};
+use crate::text::bounded;
+use crate::time::Moment;
+
+impl Pool {
+    pub(super) fn start_releasing(
+        &mut self,
+        id: MessageId,
+        releasing: Box<Releasing>,
+        now: Moment,
+    ) {
+        let Some(entry) = self.messages.get_mut(&id) else { return };
+        let mailbox = entry.mailbox;
+        if let super::Custody::Upstream { answer_by } = entry.custody {
+            self.timers.set(Timer::Unprocessed(id), answer_by);
+        } else {
+            self.timers.clear(Timer::Unprocessed(id));
+        }
+        entry.state = State::Releasing(releasing);
+        self.release_due.entry(mailbox).or_default().insert(id);
+        self.release_next(mailbox, now);
+    }
+
+    /// Starts what is due, within the mailbox's bound.
+    pub(super) fn release_next(&mut self, mailbox: MailboxIndex, now: Moment) {
+        let most = self
+            .config
+            .mailboxes
+            .get(usize::from(mailbox.0))
+            .map_or(1, |config| config.releases_max.max(1));
+        while self.releasing.get(&mailbox).copied().unwrap_or(0) < most {
+            let Some(id) =
+                self.release_due.get_mut(&mailbox).and_then(std::collections::BTreeSet::pop_first)
+            else {
+                return;
+            };
+            self.release_one(id, mailbox, now);
+        }
+    }
+
+    fn release_one(&mut self, id: MessageId, mailbox: MailboxIndex, now: Moment) {
+        let token = self.token();
+        let Some(entry) = self.messages.get_mut(&id) else { return };
+        let storing = entry.storing.is_some();
+        let Some(releasing) = entry.releasing_mut().filter(|releasing| releasing.step == Step::Due)
+        else {
+            return;
+        };
+        if storing {
+            return; // `on_recorded` goes on.
+        }
+        if releasing.loaded && releasing.pending.is_empty() {
+            return self.advance_release(id, now);
+        }
+        let effect = if releasing.loaded {
+            releasing.step = Step::Sending(token);
+            Effect::Release { token, message: id, mailbox, recipients: releasing.pending.clone() }
+        } else {
+            releasing.step = Step::Loading(token);
+            Effect::Load { token, message: id, mailbox }
+        };
+        self.tokens.insert(token, id);
+        *self.releasing.entry(mailbox).or_default() += 1;
+        self.effects.push_back(effect);
+    }
+
+    /// What is stored with a message that a start found `Releasing`. `Err`: its file cannot be read; the driver has
+    /// set it aside.
+    pub fn handle_loaded(&mut self, token: Token, log: Result<StoredLog, String>, now: Moment) {
+        let Some((id, mailbox)) = self.finish_step(token, Step::Loading(token)) else { return };
+        let Some(entry) = self.messages.get_mut(&id) else { return };
+        match log {
+            Err(reason) => {
+                self.counters.corrupted += 1;
+                self.event(Event::Corrupted { message: id, reason });
+                self.drop_message(id);
+            }
+            Ok(StoredLog { verdict: None, .. }) => {
+                // Without a verdict nobody knows that it was processed, so it must not leave.
+                let reasons =
+                    vec!["no verdict is stored with a message that was to be released".to_owned()];
+                self.set_aside(id, StoredState::Held, None, reasons, None);
+            }
+            Ok(StoredLog { verdict: Some(verdict), results, recipients }) => {
+                entry.recipients = recipients;
+                if let Some(releasing) = entry.releasing_mut() {
+                    let plan = Plan::of(&verdict, false);
+                    (releasing.loaded, releasing.step, releasing.end) = (true, Step::Due, plan.end);
+                    releasing.pending = plan.deliver;
+                    for result in results {
+                        releasing.merge(result);
+                    }
+                    releasing.unrecorded.clear();
+                }
+                self.release_due.entry(mailbox).or_default().insert(id);
+            }
+        }
+        self.release_next(mailbox, now);
+    }
+
+    /// What recipients got. Those of whom nothing is said are tried again.
+    pub fn handle_released(&mut self, token: Token, results: Vec<RecipientResult>, now: Moment) {
+        let Some((id, mailbox)) = self.finish_step(token, Step::Sending(token)) else { return };
+        let count = |wanted| {
+            u16::try_from(results.iter().filter(|result| result.result == wanted).count())
+                .unwrap_or(u16::MAX)
+        };
+        let (accepted, unknown) = (count(ReleaseResult::Accepted), count(ReleaseResult::Unknown));
+        let (deferred, refused) = (count(ReleaseResult::Deferred), count(ReleaseResult::Refused));
+        self.counters.recipients_accepted += u64::from(accepted);
+        self.counters.possible_duplicates += u64::from(unknown);
+        self.event(Event::Released {
+            message: id,
+            accepted,
+            deferred,
+            refused,
+            possible_duplicates: unknown,
+        });
+        let Some(entry) = self.messages.get_mut(&id) else { return };
+        let (upstream, storing) = (entry.is_upstream(), entry.storing.is_some());
+        if let Some(releasing) = entry.releasing_mut() {
+            releasing.step = Step::Due;
+            for result in &results {
+                releasing.merge(result.clone());
+            }
+        }
+        if storing {
+            // Its custody is changing hands at this moment; `on_recorded` goes on.
+        } else if upstream {
+            self.answer_released(id, &results, now);
+        } else {
+            self.advance_release(id, now);
+        }
+        self.release_next(mailbox, now);
+    }
+
+    /// Upstream custody: one answer for all recipients. Once any of them was accepted, the rest becomes durable
+    /// before we say yes.
+    fn answer_released(&mut self, id: MessageId, results: &[RecipientResult], _now: Moment) {
+        let Some(entry) = self.messages.get_mut(&id) else { return };
+        let Some(releasing) = entry.releasing_mut() else { return };
+        let accepted =
+            releasing.results.iter().any(|result| result.result == ReleaseResult::Accepted);
+        let all = releasing.pending.is_empty() && releasing.end == End::Done;
+        let refused =
+            releasing.results.iter().all(|result| result.result == ReleaseResult::Refused);
+        if accepted && all && releasing.refused().next().is_none() {
+            self.counters.released += 1;
+            self.answer_accepted(id);
+            self.event(Event::Done { message: id });
+            return self.drop_processed(id);
+        }
+        if accepted || releasing.end != End::Done {
+            return self.adopt_releasing(id);
+        }
+        let first = |wanted: ReleaseResult| {
+            results.iter().find(|r| r.result == wanted).map(|r| r.reply.clone())
+        };
+        let answer = if all && refused {
+            let text = first(ReleaseResult::Refused).unwrap_or_default();
+            self.counters.refused += 1;
+            Answer::Refused {
+                code: 554,
+                enhanced: "5.0.0".to_owned(),
+                text: bounded(format!("the next hop says: {text}")),
+            }
+        } else {
+            let reply = first(ReleaseResult::Deferred).or_else(|| first(ReleaseResult::Unknown));
+            let text = format!("the next hop did not take it: {}", reply.unwrap_or_default());
+            Answer::TryAgain { text: bounded(text) }
+        };
+        self.event(Event::Answered { message: id, accepted: false });
+        self.effects.push_back(Effect::Answer { message: id, answer });
+        self.drop_processed(id);
+    }
+
+    /// The sender's patience ends while the next hop is being talked to: the message becomes ours.
+    pub(super) fn adopt_while_releasing(&mut self, id: MessageId, _now: Moment) {
+        let ours_already = self
+            .messages
+            .get(&id)
+            .is_none_or(|entry| !entry.is_upstream() || entry.storing.is_some());
+        if !ours_already {
+            self.adopt_releasing(id);
+        }
+    }
+
+    fn adopt_releasing(&mut self, id: MessageId) {
+        let Some(releasing) = self.messages.get_mut(&id).and_then(Entry::releasing_mut) else {
+            return;
+        };
+        releasing.unrecorded.clear();
+        let results = releasing.results.clone();
+        let state = StoredState::Releasing;
+        self.store(id, Change::Adopt { state, verdict: None, results, reasons: Vec::new() });
+    }
+
+    /// A store of a releasing message completed: an adoption, results, a notice, the removal.
+    pub(super) fn on_recorded(&mut self, id: MessageId, stored: Stored, now: Moment) {
+        let Some(entry) = self.messages.get_mut(&id) else { return };
+        if entry.is_upstream() {
+            self.adopt(id);
+            if self
+                .messages
+                .get_mut(&id)
+                .and_then(Entry::releasing_mut)
+                .is_some_and(|r| r.step == Step::Due)
+            {
+                self.advance_release(id, now);
+            }
+            return;
+        }
+        let Some(releasing) = entry.releasing_mut() else { return };
+        let step = std::mem::take(&mut releasing.step);
+        match step {
+            Step::Removing => {
+                self.counters.released += 1;
+                self.event(Event::Done { message: id });
+                return self.drop_processed(id);
+            }
+            Step::Bouncing => {
+                releasing.bounced = true;
+                if stored == Stored::Unreturnable {
+                    releasing.end = End::Held;
+                }
+            }
+            _ => {}
+        }
+        if let Stored::Bounced { notice: Some(notice) } = stored {
+            self.start_notice(notice, now);
+        }
+        self.advance_release(id, now);
+    }
+
+    fn start_notice(&mut self, notice: Marked, now: Moment) {
+        let (id, mailbox) = (notice.id, notice.mailbox);
+        self.counters.notices += 1;
+        self.insert(notice, State::Releasing(Box::default()));
+        self.release_due.entry(mailbox).or_default().insert(id);
+        self.release_next(mailbox, now);
+    }
+
+    /// The hook's custody: what comes after the results so far.
+    fn advance_release(&mut self, id: MessageId, now: Moment) {
+        let lifetime = self.mailbox(id).map(|mailbox| mailbox.queue_lifetime).unwrap_or_default();
+        let Some(entry) = self.messages.get_mut(&id) else { return };
+        let expired = now.since(entry.since) >= lifetime;
+        let Some(releasing) = entry.releasing_mut() else { return };
+        if expired && releasing.tries > 0 {
+            releasing.give_up(lifetime);
+        }
+        let served = releasing.pending.is_empty();
+        let refused: Vec<RecipientResult> = releasing.refused().cloned().collect();
+        if served && refused.is_empty() && releasing.end == End::Done {
+            releasing.step = Step::Removing;
+            return self.store(id, Change::Remove);
+        }
+        if !releasing.unrecorded.is_empty() {
+            releasing.step = Step::Recording;
+            let results = std::mem::take(&mut releasing.unrecorded);
+            return self.store(id, Change::Results { results });
+        }
+        if !served {
+            releasing.tries += 1;
+            let tries = releasing.tries;
+            let pause = self.pause(id, tries);
+            return self.release_later(id, pause, now);
+        }
+        if !refused.is_empty() && !releasing.bounced {
+            releasing.step = Step::Bouncing;
+            return self.store(id, Change::Bounce { results: refused });
+        }
+        match releasing.end {
+            End::Done => {
+                releasing.step = Step::Removing;
+                self.store(id, Change::Remove);
+            }
+            End::Quarantined => self.end_aside(
+                id,
+                StoredState::Quarantined,
+                "quarantined for part of its recipients",
+            ),
+            End::Held => self.end_aside(
+                id,
+                StoredState::Held,
+                "undeliverable, and its sender cannot be told",
+            ),
+        }
+    }
+
+    fn end_aside(&mut self, id: MessageId, state: StoredState, reason: &str) {
+        let refused: Vec<String> = self
+            .messages
+            .get_mut(&id)
+            .and_then(Entry::releasing_mut)
+            .map(|releasing| {
+                releasing
+                    .refused()
+                    .map(|r| bounded(format!("recipient {}: {}", r.recipient, r.reply)))
+                    .collect()
+            })
+            .unwrap_or_default();
+        let mut reasons: Vec<String> =
+            refused.into_iter().take(crate::limits::REASONS_MAX - 1).collect();
+        reasons.push(reason.to_owned());
+        self.set_aside(id, state, None, reasons, None);
+    }
+
+    /// Back-off: doubled with each try, within the mailbox's bounds.
+    fn pause(&self, id: MessageId, tries: u32) -> Duration {
+        let Some(mailbox) = self.mailbox(id) else { return Duration::from_secs(60) };
+        let doublings = tries.saturating_sub(1).min(16);
+        (mailbox.retry_min * (1 << doublings)).min(mailbox.retry_max)
+    }
+
+    pub(super) fn release_later(&mut self, id: MessageId, pause: Duration, now: Moment) {
+        self.timers.set(Timer::Release(id), now + pause);
+    }
+
+    pub(super) fn on_release_due(&mut self, id: MessageId, now: Moment) {
+        let Some(entry) = self.messages.get(&id) else { return };
+        let mailbox = entry.mailbox;
+        if matches!(entry.state, State::Releasing(_)) {
+            self.release_due.entry(mailbox).or_default().insert(id);
+            self.release_next(mailbox, now);
+        }
+    }
+
+    /// Ends a step outside of the store and frees its place.
+    fn finish_step(&mut self, token: Token, step: Step) -> Option<(MessageId, MailboxIndex)> {
+        let id = self.tokens.remove(&token)?;
+        let entry = self.messages.get_mut(&id)?;
+        let mailbox = entry.mailbox;
+        if let Some(under_way) = self.releasing.get_mut(&mailbox) {
+            *under_way = under_way.saturating_sub(1);
+        }
+        entry.releasing_mut().filter(|releasing| releasing.step == step)?;
+        Some((id, mailbox))
+    }
+}
+
+impl Releasing {
+    /// Takes in one recipient's result; of what is final, nothing later changes it.
+    fn merge(&mut self, result: RecipientResult) {
+        let is_final = matches!(result.result, ReleaseResult::Accepted | ReleaseResult::Refused);
+        let Some(at) = self.pending.iter().position(|pending| *pending == result.recipient) else {
+            return;
+        };
+        if is_final {
+            self.pending.remove(at);
+            self.results.push(result.clone());
+            self.unrecorded.push(result);
+        }
+    }
+
+    fn refused(&self) -> impl Iterator<Item = &RecipientResult> {
+        self.results.iter().filter(|result| result.result == ReleaseResult::Refused)
+    }
+
+    /// The queue's lifetime is over for those who are left.
+    fn give_up(&mut self, lifetime: Duration) {
+        let reply = format!("4.4.7 could not be handed on within {} s", lifetime.as_secs());
+        for recipient in std::mem::take(&mut self.pending) {
+            let result =
+                RecipientResult { recipient, result: ReleaseResult::Refused, reply: reply.clone() };
+            self.results.push(result.clone());
+            self.unrecorded.push(result);
+        }
+    }
+}

@@ -1,0 +1,465 @@
+//! From a verdict, or from the lack of one, to what is stored.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::effect::{Answer, Change, Custody, Effect, Event, Stored, StoredState};
+use super::entry::{
+    Acknowledge, Arrived, End, Entry, Next, Phase, Releasing, Settling, State, Step, refused,
+};
+use super::{Pool, Timer, WhenUnprocessed};
+use crate::frame::{HostReservation, Settled};
+use crate::id::{Digest, MessageId, Token};
+use crate::limits::FINDINGS_MAX;
+use crate::text::bounded;
+use crate::time::Moment;
+use crate::verdict::{Body, Disposition, Group, Outcome, Verdict};
+
+/// How long a message whose store failed stays out of the queue: the disk needs somebody's help, not our haste.
+const STORE_RETRY: Duration = Duration::from_secs(1);
+/// How soon a deadline that meets a store under way looks again.
+const BUSY_RETRY: Duration = Duration::from_millis(50);
+
+/// What a verdict means for the recipients.
+pub(super) struct Plan {
+    pub(super) deliver: Vec<u16>,
+    pub(super) end: End,
+    /// The answer to a sender who still waits, when every recipient was refused.
+    refusal: Option<Answer>,
+}
+
+impl Plan {
+    /// Somebody who no longer waits is not told no: after yes a refusal becomes quarantine, so that mail that has
+    /// been accepted is not bounced to strangers.
+    pub(super) fn of(verdict: &Verdict, sender_waits: bool) -> Plan {
+        let mut plan = Plan { deliver: Vec::new(), end: End::Done, refusal: None };
+        let all_refused =
+            verdict.groups.iter().all(|g| matches!(g.disposition, Disposition::Refuse { .. }));
+        for group in &verdict.groups {
+            let end = match &group.disposition {
+                Disposition::Deliver { .. } => {
+                    plan.deliver.extend(&group.recipients);
+                    End::Done
+                }
+                Disposition::Refuse { code, enhanced, text } if sender_waits && all_refused => {
+                    let (code, enhanced, text) = (*code, enhanced.clone(), text.clone());
+                    plan.refusal.get_or_insert(Answer::Refused { code, enhanced, text });
+                    End::Done
+                }
+                Disposition::Refuse { .. } | Disposition::Quarantine { .. } => End::Quarantined,
+                Disposition::Hold { .. } => End::Held,
+                Disposition::Discard => End::Done,
+            };
+            plan.end = plan.end.max(end);
+        }
+        plan.deliver.sort_unstable();
+        plan
+    }
+}
+
+impl Pool {
+    /// A whole verdict under the current fence.
+    pub(super) fn on_verdict(&mut self, arrived: Arrived, now: Moment) {
+        let Arrived { message: id, acknowledge, verdict } = arrived;
+        let (session, key, fence) = (acknowledge.session, acknowledge.grabber, acknowledge.fence);
+        if let Err(reason) = self.check(id, &verdict) {
+            let grabber = self.grabbers.name(key);
+            self.event(Event::Misbehaved { grabber: grabber.clone(), reason: reason.clone() });
+            self.fail_reservation_quietly(
+                id,
+                &format!("{grabber} sent a wrong verdict: {reason}"),
+                now,
+            );
+            return self.refuse_verdict(session, key, id, fence, reason);
+        }
+        self.forget_reservation(id, key);
+        self.counters.settled += 1;
+        let grabber = self.grabbers.name(key);
+        self.event(Event::Settled { message: id, grabber });
+        let Some(entry) = self.messages.get_mut(&id) else { return };
+        let upstream = entry.is_upstream();
+        entry.state = State::Marked;
+        let plan = Plan::of(&verdict, upstream);
+        if let Some(answer) = plan.refusal {
+            self.acknowledge(&acknowledge, id, Settled::Applied);
+            self.event(Event::Answered { message: id, accepted: false });
+            self.counters.refused += 1;
+            self.effects.push_back(Effect::Answer { message: id, answer });
+            return self.drop_processed(id);
+        }
+        if !plan.deliver.is_empty() {
+            let releasing = Releasing {
+                loaded: true,
+                pending: plan.deliver,
+                end: plan.end,
+                ..Releasing::default()
+            };
+            return self.settle(
+                id,
+                Next::Release(Box::new(releasing)),
+                Some(acknowledge),
+                Change::Settle { verdict },
+            );
+        }
+        if let Some(state) = plan.end.stored() {
+            let reasons = reasons_of(&verdict);
+            return self.set_aside(id, state, Some(verdict), reasons, Some(acknowledge));
+        }
+        if upstream {
+            self.acknowledge(&acknowledge, id, Settled::Applied);
+            self.answer_accepted(id);
+            return self.drop_processed(id);
+        }
+        self.settle(id, Next::Removed { prior: None }, Some(acknowledge), Change::Remove);
+    }
+
+    /// Sets a message aside whose attempts are used up, or for the reason given.
+    pub(super) fn hold(&mut self, id: MessageId, reason: Option<String>, now: Moment) {
+        if self.messages.get(&id).is_some_and(|entry| entry.reservation().is_some()) {
+            self.fail_reservation(id, "its attempts are used up", true, now);
+        }
+        let Some(entry) = self.messages.get_mut(&id) else { return };
+        if entry.storing.is_some() {
+            return; // Comes back through `to_pool`.
+        }
+        if let Some(reason) = reason {
+            entry.add_reason(bounded(reason));
+        }
+        let reasons = entry.reasons();
+        self.set_aside(id, StoredState::Held, None, reasons, None);
+    }
+
+    /// Durably out of the way, whoever has custody.
+    pub(super) fn set_aside(
+        &mut self,
+        id: MessageId,
+        state: StoredState,
+        verdict: Option<Box<Verdict>>,
+        reasons: Vec<String>,
+        acknowledge: Option<Acknowledge>,
+    ) {
+        let upstream = self.messages.get(&id).is_some_and(Entry::is_upstream);
+        let reason = reasons.last().cloned().unwrap_or_default();
+        let change = if upstream {
+            Change::Adopt { state, verdict, results: Vec::new(), reasons }
+        } else {
+            Change::SetAside { state, verdict, reasons }
+        };
+        let next = Next::SetAside { quarantined: state == StoredState::Quarantined, reason };
+        self.settle(id, next, acknowledge, change);
+    }
+
+    pub(super) fn settle(
+        &mut self,
+        id: MessageId,
+        next: Next,
+        acknowledge: Option<Acknowledge>,
+        change: Change,
+    ) {
+        self.from_pool(id);
+        if let Some(entry) = self.messages.get_mut(&id) {
+            entry.state = State::Settling(Box::new(Settling { next, acknowledge }));
+        }
+        self.store(id, change);
+    }
+
+    /// A store completed.
+    pub fn handle_stored(&mut self, token: Token, stored: Stored, now: Moment) {
+        let Some(id) = self.tokens.remove(&token) else { return };
+        let Some(entry) = self.messages.get_mut(&id).filter(|entry| entry.storing == Some(token))
+        else {
+            return;
+        };
+        entry.storing = None;
+        if let Stored::Failed { reason } = stored {
+            self.on_store_failed(id, reason, now);
+        } else {
+            match &entry.state {
+                State::Marked | State::Reserved(_) => self.on_charged(id, now),
+                State::Settling(_) => self.on_settled(id, now),
+                State::Releasing(_) => self.on_recorded(id, stored, now),
+                State::Held | State::Quarantined => {}
+            }
+        }
+        self.assign(now);
+    }
+
+    fn on_settled(&mut self, id: MessageId, now: Moment) {
+        let Some(entry) = self.messages.get_mut(&id) else { return };
+        let State::Settling(settling) = std::mem::replace(&mut entry.state, State::Marked) else {
+            return;
+        };
+        let Settling { next, acknowledge } = *settling;
+        let was_upstream = entry.is_upstream();
+        if let Some(acknowledge) = &acknowledge {
+            self.acknowledge(acknowledge, id, Settled::Applied);
+        }
+        match next {
+            Next::Release(releasing) => self.start_releasing(id, releasing, now),
+            Next::AdoptedMarked => {
+                self.adopt(id);
+                self.to_pool(id, now);
+            }
+            Next::SetAside { quarantined, reason } => {
+                if was_upstream {
+                    self.adopt(id);
+                }
+                let Some(entry) = self.messages.get_mut(&id) else { return };
+                self.timers.clear(Timer::Unprocessed(id));
+                entry.state = if quarantined { State::Quarantined } else { State::Held };
+                let state = if quarantined { StoredState::Quarantined } else { StoredState::Held };
+                *(if quarantined {
+                    &mut self.counters.quarantined
+                } else {
+                    &mut self.counters.held
+                }) += 1;
+                self.event(Event::SetAside { message: id, state, reason });
+            }
+            Next::Removed { .. } => {
+                self.event(Event::Done { message: id });
+                self.drop_processed(id);
+            }
+            Next::Requeued { .. } => {
+                if let Some(entry) = self.messages.get_mut(&id) {
+                    (entry.attempts, entry.returns, entry.suspect, entry.history) =
+                        (0, 0, false, None);
+                }
+                self.to_pool(id, now);
+            }
+        }
+    }
+
+    /// The message is durable: its sender gets its yes, and the hook has custody.
+    pub(super) fn adopt(&mut self, id: MessageId) {
+        self.answer_accepted(id);
+        self.timers.clear(Timer::Unprocessed(id));
+        if let Some(entry) = self.messages.get_mut(&id) {
+            entry.custody = Custody::Hook;
+        }
+    }
+
+    fn on_store_failed(&mut self, id: MessageId, reason: String, now: Moment) {
+        self.event(Event::StoreFailed { message: id, reason: reason.clone() });
+        self.effects
+            .push_back(Effect::StopIntake { reason: bounded(format!("a store failed: {reason}")) });
+        let Some(entry) = self.messages.get_mut(&id) else { return };
+        let upstream = entry.is_upstream();
+        match std::mem::replace(&mut entry.state, State::Marked) {
+            State::Reserved(reservation) => {
+                entry.state = State::Reserved(reservation);
+                self.end_reservation(id, "the attempt could not be counted on disk", true);
+            }
+            State::Settling(settling) => {
+                let Settling { next, acknowledge } = *settling;
+                if let Some(acknowledge) = &acknowledge {
+                    self.acknowledge(
+                        acknowledge,
+                        id,
+                        refused(format!("the host could not store it: {reason}")),
+                    );
+                }
+                if let Next::Requeued { prior } | Next::Removed { prior: Some(prior) } = next {
+                    if let Some(entry) = self.messages.get_mut(&id) {
+                        entry.state = if prior == StoredState::Quarantined {
+                            State::Quarantined
+                        } else {
+                            State::Held
+                        };
+                    }
+                    return;
+                }
+            }
+            State::Releasing(mut releasing) => {
+                releasing.step = Step::Due;
+                entry.state = State::Releasing(releasing);
+                return self.release_later(id, STORE_RETRY, now);
+            }
+            aside @ (State::Held | State::Quarantined) => return entry.state = aside,
+            State::Marked => {}
+        }
+        if upstream {
+            // Its sender has it still.
+            self.answer_try_again(id, "the message could not be stored, try again");
+            return self.drop_message(id);
+        }
+        self.timers.set(Timer::Repool(id), now + STORE_RETRY);
+    }
+
+    /// `answer_within` has passed for a sender who waits, or an administrator's `after` for a message of ours.
+    pub(super) fn on_unprocessed(&mut self, id: MessageId, now: Moment) {
+        let Some(when) = self.mailbox(id).map(|mailbox| mailbox.when_unprocessed) else { return };
+        let Some(entry) = self.messages.get(&id) else { return };
+        let upstream = entry.is_upstream();
+        let waited = now.since(entry.since).as_secs();
+        match entry.state {
+            State::Settling(_) | State::Held | State::Quarantined => return,
+            State::Releasing(_) => return self.adopt_while_releasing(id, now),
+            State::Reserved(_) if !upstream => return,
+            State::Marked | State::Reserved(_) => {}
+        }
+        if entry.storing.is_some() {
+            return self.timers.set(Timer::Unprocessed(id), now + BUSY_RETRY);
+        }
+        self.end_reservation(id, "no verdict came in time", true);
+        self.from_pool(id);
+        let Some(entry) = self.messages.get_mut(&id) else { return };
+        match when {
+            WhenUnprocessed::TempFail => {
+                self.answer_try_again(id, "no worker could process the message in time, try again");
+                self.drop_message(id);
+            }
+            WhenUnprocessed::Wait if upstream => {
+                let state = StoredState::Marked { attempts: entry.attempts };
+                let change = Change::Adopt {
+                    state,
+                    verdict: None,
+                    results: Vec::new(),
+                    reasons: Vec::new(),
+                };
+                self.settle(id, Next::AdoptedMarked, None, change);
+            }
+            WhenUnprocessed::Wait => self.to_pool(id, now),
+            WhenUnprocessed::Hold { .. } => {
+                entry.add_reason(format!("no worker could process it within {waited} s"));
+                let reasons = entry.reasons();
+                self.set_aside(id, StoredState::Held, None, reasons, None);
+            }
+            WhenUnprocessed::ReleaseUnscanned { .. } => {
+                let recipients: Vec<u16> = (0..entry.recipients).collect();
+                let verdict = unprocessed(recipients.clone(), entry.length);
+                self.counters.released_unprocessed += 1;
+                self.event(Event::ReleasedUnprocessed { message: id });
+                let releasing =
+                    Releasing { loaded: true, pending: recipients, ..Releasing::default() };
+                self.settle(
+                    id,
+                    Next::Release(Box::new(releasing)),
+                    None,
+                    Change::Settle { verdict: Box::new(verdict) },
+                );
+            }
+        }
+    }
+
+    fn acknowledge(&mut self, acknowledge: &Acknowledge, id: MessageId, settled: Settled) {
+        if matches!(settled, Settled::Applied)
+            && let Some(grabber) = self.grabbers.get_mut(acknowledge.grabber)
+        {
+            grabber.remember(id, acknowledge.fence);
+        }
+        self.reply(acknowledge.session, id, acknowledge.fence, HostReservation::Settled(settled));
+    }
+
+    /// Why a verdict may not be applied; rules 4, 6 and 15.
+    fn check(&self, id: MessageId, verdict: &Verdict) -> Result<(), String> {
+        let Some(entry) = self.messages.get(&id) else {
+            return Err("the message is gone".to_owned());
+        };
+        let Some(Phase::Working { digest }) = entry.reservation().map(|r| r.phase) else {
+            return Err("the message has not been sent yet".to_owned());
+        };
+        check_identity(verdict, entry.length, digest)?;
+        check_recipients(&verdict.groups, entry.recipients)?;
+        if verdict.findings.len() > FINDINGS_MAX {
+            return Err(format!(
+                "{} findings; at most {FINDINGS_MAX} are allowed",
+                verdict.findings.len()
+            ));
+        }
+        if !verdict.originated.is_empty() {
+            return Err("this host releases no messages that workers originate".to_owned());
+        }
+        if verdict.groups.iter().any(|g| {
+            matches!(&g.disposition, Disposition::Deliver { body: Body::Replaced { .. }, .. })
+        }) {
+            return Err("this host takes no replaced messages".to_owned());
+        }
+        let needs = self.mailbox(id).map(|mailbox| mailbox.needs.as_slice()).unwrap_or_default();
+        check_needs(verdict, needs)
+    }
+}
+
+impl End {
+    fn stored(self) -> Option<StoredState> {
+        match self {
+            End::Done => None,
+            End::Quarantined => Some(StoredState::Quarantined),
+            End::Held => Some(StoredState::Held),
+        }
+    }
+}
+
+fn check_identity(verdict: &Verdict, length: u64, digest: Digest) -> Result<(), String> {
+    if verdict.length != length || verdict.digest != digest {
+        return Err(format!(
+            "the verdict is for {} bytes with digest {}; the message has {length} bytes with digest {digest}",
+            verdict.length, verdict.digest
+        ));
+    }
+    Ok(())
+}
+
+fn check_recipients(groups: &[Group], recipients: u16) -> Result<(), String> {
+    let mut named = BTreeSet::new();
+    for recipient in groups.iter().flat_map(|group| &group.recipients) {
+        if *recipient >= recipients {
+            return Err(format!("recipient {recipient} is named; the message has {recipients}"));
+        }
+        if !named.insert(*recipient) {
+            return Err(format!("recipient {recipient} is named twice"));
+        }
+    }
+    match (0..recipients).find(|recipient| !named.contains(recipient)) {
+        Some(missing) => Err(format!("recipient {missing} is not named")),
+        None => Ok(()),
+    }
+}
+
+/// Every need must have a module's answer before anybody gets the message.
+fn check_needs(verdict: &Verdict, needs: &[String]) -> Result<(), String> {
+    let delivers =
+        verdict.groups.iter().any(|g| matches!(g.disposition, Disposition::Deliver { .. }));
+    let met = |need: &String| {
+        verdict.findings.iter().any(|finding| {
+            finding.need == *need && if delivers { finding.outcome.is_answer() } else { true }
+        })
+    };
+    match needs.iter().find(|need| !met(need)) {
+        Some(need) => Err(format!("no finding of any module meets the need {need:?}")),
+        None => Ok(()),
+    }
+}
+
+/// Why the verdict sets the message aside, in words.
+fn reasons_of(verdict: &Verdict) -> Vec<String> {
+    let said = verdict.groups.iter().filter_map(|group| match &group.disposition {
+        Disposition::Quarantine { reason } | Disposition::Hold { reason } => {
+            Some(bounded(reason.as_str()))
+        }
+        Disposition::Refuse { text, .. } => Some(bounded(format!("late rejection: {text}"))),
+        Disposition::Deliver { .. } | Disposition::Discard => None,
+    });
+    said.collect::<BTreeSet<_>>().into_iter().take(crate::limits::REASONS_MAX).collect()
+}
+
+/// The verdict of nobody: the administrator wrote that mail leaves unprocessed when no worker is there.
+fn unprocessed(recipients: Vec<u16>, length: u64) -> Verdict {
+    use gantry_mail::HeaderEdit;
+    let field = "X-Gantry: unprocessed; no worker was available".to_owned();
+    let disposition =
+        Disposition::Deliver { edits: vec![HeaderEdit::Prepend { field }], body: Body::Original };
+    Verdict {
+        length,
+        digest: Digest([0; 32]),
+        groups: vec![Group { recipients, disposition }],
+        findings: vec![crate::verdict::Finding {
+            need: String::new(),
+            module: "none".to_owned(),
+            engine: String::new(),
+            signatures: String::new(),
+            outcome: Outcome::Unscanned { reason: "no worker was available".to_owned() },
+            duration_ms: 0,
+        }],
+        originated: Vec::new(),
+    }
+}

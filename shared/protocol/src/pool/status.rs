@@ -1,0 +1,154 @@
+//! What people see.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::Pool;
+use super::entry::State;
+use crate::profile::Profile;
+use crate::time::{Moment, millis};
+
+/// Counted since the hook's start.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Counters {
+    pub marked: u64,
+    pub settled: u64,
+    pub returned: u64,
+    /// Messages handed on to all their recipients.
+    pub released: u64,
+    pub recipients_accepted: u64,
+    /// Messages whose waiting sender was told no.
+    pub refused: u64,
+    pub quarantined: u64,
+    pub held: u64,
+    pub taken_over: u64,
+    pub takeover_ms_max: u64,
+    pub possible_duplicates: u64,
+    /// Late or wrong verdicts that were not applied.
+    pub verdicts_refused: u64,
+    pub released_unprocessed: u64,
+    pub corrupted: u64,
+    /// Notices of non-delivery.
+    pub notices: u64,
+}
+
+impl Counters {
+    pub(super) fn taken_over(&mut self, after: Duration) {
+        self.taken_over += 1;
+        self.takeover_ms_max = self.takeover_ms_max.max(millis(after));
+    }
+}
+
+/// One hook's state, for the `status` command.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    pub backlog: BacklogStatus,
+    /// Messages in each state.
+    pub waiting: u64,
+    pub reserved: u64,
+    pub settling: u64,
+    pub releasing: u64,
+    pub held: u64,
+    pub quarantined: u64,
+    pub counters: Counters,
+    pub workers: Vec<WorkerStatus>,
+    /// The oldest ones, up to the bound asked for.
+    pub messages: Vec<MessageStatus>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BacklogStatus {
+    pub messages: u64,
+    pub bytes: u64,
+    pub oldest_s: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkerStatus {
+    pub name: String,
+    pub linked: bool,
+    pub incarnation: String,
+    /// Capabilities granted and provided.
+    pub provides: Vec<String>,
+    /// Why it is given nothing, if so.
+    pub barred: Option<String>,
+    /// It has missed three beats while holding something.
+    pub silent: bool,
+    pub draining: bool,
+    pub heard_ago_ms: u64,
+    pub free: u64,
+    pub holding: Vec<String>,
+    pub profile: Option<Profile>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MessageStatus {
+    pub id: String,
+    pub mailbox: String,
+    /// `waiting`, `dispatched for NAME`, `settling`, `releasing`, `held` or `quarantined`.
+    pub state: String,
+    pub age_s: u64,
+    pub attempts: u8,
+    pub length: u64,
+    pub reasons: Vec<String>,
+}
+
+impl Pool {
+    /// A picture of the pool; at most `messages_max` messages, oldest first.
+    pub fn status(&self, messages_max: usize, now: Moment) -> Status {
+        let mut status = Status { counters: self.counters.clone(), ..Status::default() };
+        for (id, entry) in &self.messages {
+            *(match entry.state {
+                State::Marked => &mut status.waiting,
+                State::Reserved(_) => &mut status.reserved,
+                State::Settling(_) => &mut status.settling,
+                State::Releasing(_) => &mut status.releasing,
+                State::Held => &mut status.held,
+                State::Quarantined => &mut status.quarantined,
+            }) += 1;
+            let age_s = now.since(entry.since).as_secs();
+            if matches!(entry.state, State::Marked) {
+                status.backlog.messages += 1;
+                status.backlog.bytes += entry.length;
+                status.backlog.oldest_s = status.backlog.oldest_s.max(age_s);
+            }
+            if status.messages.len() < messages_max {
+                let mailbox = self.config.mailboxes.get(usize::from(entry.mailbox.0));
+                status.messages.push(MessageStatus {
+                    id: id.to_string(),
+                    mailbox: mailbox.map(|mailbox| mailbox.name.clone()).unwrap_or_default(),
+                    state: match entry.reservation() {
+                        Some(reservation) => {
+                            format!("dispatched for {}", self.grabbers.name(reservation.grabber))
+                        }
+                        None => entry.state_name().to_owned(),
+                    },
+                    age_s,
+                    attempts: entry.attempts,
+                    length: entry.length,
+                    reasons: entry.reasons(),
+                });
+            }
+        }
+        status.workers = self
+            .grabbers
+            .iter()
+            .map(|(_, grabber)| WorkerStatus {
+                name: grabber.name.clone(),
+                linked: grabber.session.is_some(),
+                incarnation: grabber.incarnation.to_string(),
+                provides: grabber.capabilities.iter().cloned().collect(),
+                barred: grabber.barred.clone(),
+                silent: grabber.silent,
+                draining: grabber.draining,
+                heard_ago_ms: millis(now.since(grabber.last_heard)),
+                free: grabber.free(),
+                holding: grabber.holding.iter().map(ToString::to_string).collect(),
+                profile: grabber.profile.clone(),
+            })
+            .collect();
+        status
+    }
+}
