@@ -1,9 +1,16 @@
-//! Envelopes and the header block of a message. Pure: bytes in, bytes out.
+//! Envelopes and the header block of a message. Pure: bytes in, bytes out; no files, clock, randomness or keys.
 
+pub mod date;
+pub mod dsn;
 mod edit;
 mod envelope;
+mod fold;
+pub mod header;
+pub mod received;
+pub mod trace;
+pub mod xtext;
 
-pub use edit::{EDITS_MAX, FIELD_BYTES_MAX, HeaderEdit};
+pub use edit::{EDITS_MAX, EditError, FIELD_BYTES_MAX, HeaderEdit, check};
 pub use envelope::{
     ADDRESS_BYTES_MAX, BodyType, Envelope, Notify, PARAMETER_BYTES_MAX, Peer, RECIPIENTS_MAX,
     Recipient, Ret, SenderParameters,

@@ -1,0 +1,80 @@
+//! Dates as RFC 5322, 3.3 writes them.
+
+const DAY_NAMES: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
+const MONTH_NAMES: [&str; 12] =
+    ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+/// The last second of the year 9999: later ones would not have four digits.
+const UNIX_SECONDS_MAX: u64 = 253_402_300_799;
+
+/// The date in UTC, such as `Thu, 1 Jan 1970 00:00:00 +0000`. Dates after the year 9999 become its last second.
+pub fn rfc5322(unix_seconds: u64) -> String {
+    let seconds = unix_seconds.min(UNIX_SECONDS_MAX);
+    let (days, second) = (seconds / 86_400, seconds % 86_400);
+    let (year, month, day) = civil(days);
+    let day_name = pick(&DAY_NAMES, days % 7);
+    let month_name = pick(&MONTH_NAMES, month - 1);
+    let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);
+    format!("{day_name}, {day} {month_name} {year} {hour:02}:{minute:02}:{second:02} +0000")
+}
+
+fn pick(names: &[&'static str], index: u64) -> &'static str {
+    usize::try_from(index).ok().and_then(|index| names.get(index)).copied().unwrap_or_default()
+}
+
+/// Year, month (1 to 12) and day (1 to 31) of a day counted from 1 January 1970.
+fn civil(days: u64) -> (u64, u64, u64) {
+    // Years begin on 1 March here, so that the leap day is the last day of a year: 719,468 days lie between
+    // 1 March of the year 0 and 1 January 1970, and every 400 years have 146,097 days.
+    let days = days + 719_468;
+    let (era, day) = (days / 146_097, days % 146_097);
+    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    // The months from March on have 31, 30, 31, 30, 31 days, over and over: 153 in five.
+    let from_march = (5 * day + 2) / 153;
+    let day = day - (153 * from_march + 2) / 5 + 1;
+    let month = if from_march < 10 { from_march + 3 } else { from_march - 9 };
+    (era * 400 + year + u64::from(month <= 2), month, day)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn known_dates() {
+        for (seconds, date) in [
+            (0, "Thu, 1 Jan 1970 00:00:00 +0000"),
+            (951_782_399, "Mon, 28 Feb 2000 23:59:59 +0000"),
+            (951_782_400, "Tue, 29 Feb 2000 00:00:00 +0000"),
+            (951_868_800, "Wed, 1 Mar 2000 00:00:00 +0000"),
+            (1_234_567_890, "Fri, 13 Feb 2009 23:31:30 +0000"),
+            (4_107_542_399, "Sun, 28 Feb 2100 23:59:59 +0000"),
+            (4_107_542_400, "Mon, 1 Mar 2100 00:00:00 +0000"),
+            (UNIX_SECONDS_MAX, "Fri, 31 Dec 9999 23:59:59 +0000"),
+            (u64::MAX, "Fri, 31 Dec 9999 23:59:59 +0000"),
+        ] {
+            assert_eq!(rfc5322(seconds), date);
+        }
+    }
+
+    #[test]
+    fn every_day_follows_the_day_before() {
+        let leap = |year: u64| year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+        let mut expected = (1970, 1, 1);
+        for days in 0..=UNIX_SECONDS_MAX / 86_400 {
+            assert_eq!(civil(days), expected, "day {days}");
+            let (year, month, day) = expected;
+            let last = match month {
+                2 if leap(year) => 29,
+                2 => 28,
+                4 | 6 | 9 | 11 => 30,
+                _ => 31,
+            };
+            expected = match (month, day) {
+                (12, 31) => (year + 1, 1, 1),
+                (_, day) if day == last => (year, month + 1, 1),
+                _ => (year, month, day + 1),
+            };
+        }
+    }
+}
