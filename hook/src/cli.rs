@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use gantry_link::NameMask;
 use gantry_protocol::id::MessageId;
 
 /// Takes mail in on a mail host, has it processed by workers, and hands it on.
@@ -64,20 +65,20 @@ pub enum Command {
 const TOKEN_EXAMPLES: &str = "\
 Examples:
   gantry-hook --config hook.toml token --name pc-1 --role worker --provides virus --expires 1h
-  gantry-hook --config hook.toml token --name '*.lab' --role worker --provides virus --provides spam
+  gantry-hook --config hook.toml token --name 'pc-*' --role worker --provides virus --provides spam
 
 The token is the last line of the output, alone. It works once. Also while the hook runs.";
 
 #[derive(Clone, Debug, PartialEq, Eq, Args)]
 pub struct TokenArgs {
-    /// The name that may join, or a mask such as '*.lab'
-    #[arg(long, value_name = "NAME", value_parser = name_mask)]
-    pub name: String,
+    /// The name that may join, or a mask such as 'pc-*'
+    #[arg(long, value_name = "NAME")]
+    pub name: NameMask,
     /// What the certificate is for
     #[arg(long, value_enum, default_value = "worker")]
     pub role: Role,
     /// A need that the worker may meet; repeat it or separate several by commas
-    #[arg(long, value_name = "NEED", value_parser = name, value_delimiter = ',')]
+    #[arg(long, value_name = "NEED", value_parser = need, value_delimiter = ',')]
     pub provides: Vec<String>,
     /// How long the token can be used
     #[arg(long, value_name = "TIME", default_value = "1h", value_parser = expiry)]
@@ -128,16 +129,8 @@ fn name(text: &str) -> Result<String, String> {
     gantry_config::check_name(text).map(|()| text.to_owned()).map_err(str::to_owned)
 }
 
-/// A name, or `*` and an ending: `*`, `*.lab`.
-fn name_mask(text: &str) -> Result<String, String> {
-    match text.strip_prefix('*') {
-        Some("") => Ok(text.to_owned()),
-        Some(ending) if ending.starts_with('.') => {
-            name(ending.trim_start_matches('.')).map(|_| text.to_owned())
-        }
-        Some(_) => Err("a mask is \"*\", or \"*.\" and a name".to_owned()),
-        None => name(text),
-    }
+fn need(text: &str) -> Result<String, String> {
+    gantry_config::check_need(text).map(|()| text.to_owned()).map_err(str::to_owned)
 }
 
 fn expiry(text: &str) -> Result<Duration, String> {
@@ -173,7 +166,7 @@ mod tests {
         let cli = parse(line).unwrap();
         assert_eq!(cli.config, PathBuf::from("h.toml"));
         let Command::Token(token) = cli.command else { panic!("{cli:?}") };
-        assert_eq!(token.name, "pc-1");
+        assert_eq!(token.name, "pc-1".parse().unwrap());
         assert_eq!(token.role, Role::Worker);
         assert_eq!(token.provides, ["virus", "spam"]);
         assert_eq!(token.expires, Duration::from_secs(3600));
@@ -197,9 +190,8 @@ mod tests {
     fn wrong_lines_are_refused_with_the_reason() {
         for (line, reason) in [
             ("gantry-hook token", "--name"),
-            ("gantry-hook token --name PC", "a-z, 0-9"),
-            ("gantry-hook token --name a*b", "a-z, 0-9"),
-            ("gantry-hook token --name *b", "a mask is"),
+            ("gantry-hook token --name PC", "is no name or mask"),
+            ("gantry-hook token --name a --provides a.b", "no dots"),
             ("gantry-hook token --name a --expires 10", "whole number"),
             ("gantry-hook token --name a --expires 31d", "1s to 30d"),
             ("gantry-hook token --name a --advertise mx1", "it has no port"),
@@ -209,7 +201,7 @@ mod tests {
             let error = parse(line).unwrap_err();
             assert!(error.to_string().contains(reason), "{line}: {error}");
         }
-        for mask in ["*", "*.lab", "pc-1"] {
+        for mask in ["*", "*.lab", "pc-*", "pc-1"] {
             assert!(parse(&format!("gantry-hook token --name {mask}")).is_ok(), "{mask}");
         }
     }

@@ -39,31 +39,28 @@ pub(super) const SMTP_INTAKE: &[&str] = &[
     "stray_cr_lf",
     "command_timeout",
     "data_timeout",
+    "message_timeout",
 ];
 
 pub(super) const SMTP_RELEASE: &[&str] = &[
     "type",
     "address",
     "hostname",
+    "authserv_id",
     "xforward",
     "connect_timeout",
     "command_timeout",
     "data_timeout",
+    "block_timeout",
     "final_dot_timeout",
+    "total_timeout",
     "connections_max",
     "queue_lifetime",
     "retry_first",
     "retry_max",
 ];
 
-pub(super) const RESERVATION: &[&str] = &[
-    "beat",
-    "beat_idle",
-    "beats_missed_max",
-    "time_max",
-    "silence_max",
-    "attempts_max",
-    "returns_max",
-];
+pub(super) const RESERVATION: &[&str] =
+    &["beat", "beat_idle", "time_max", "silence_max", "attempts_max", "returns_max"];
 
-pub(super) const LIMITS: &[&str] = &["spool_free_min", "spool_size_max"];
+pub(super) const LIMITS: &[&str] = &["upstream_memory_max", "upstream_disk_max"];

@@ -4,13 +4,16 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use gantry_config::{Network, NoNetwork, Table, Value, duration_text};
+use gantry_mail::RECIPIENTS_MAX;
 use gantry_protocol::limits;
 
 use super::read::{DAY, HOUR, MINUTE, SECOND};
 use super::{
-    Custody, HookUnprocessed, Intake, Mailbox, Release, SmtpIntake, SmtpRelease, StrayCrLf,
+    Custody, HookUnprocessed, Intake, Mailbox, Release, SmtpIntake, SmtpRelease,
     UpstreamUnprocessed, keys,
 };
+use crate::intake::smtp::{IntakeTimeouts, SmtpLimits, StrayCrLf};
+use crate::release::SmtpTimeouts;
 
 /// No SMTP client waits longer for the answer to the final dot than RFC 5321 4.5.3.2.6 asks of it: ten minutes.
 /// A minute of them is for the network.
@@ -42,6 +45,7 @@ pub(super) fn mailbox(table: &Table<'_>, host: &str) -> Option<Mailbox> {
     let name = name.and_then(|value| value.name());
     let needs = table.required("needs", NEEDS).and_then(|value| needs(&value));
     let custody = custody(table);
+    let warn_after = duration(table, "warn_after", WARN_AFTER_DEFAULT, SECOND..=30 * DAY);
     let intake = table.required("intake", INTAKE_TYPES).and_then(|value| intake(&value, host));
     let answer_within = match &custody {
         Some(Custody::Upstream { answer_within, .. }) => Some(*answer_within),
@@ -56,11 +60,12 @@ pub(super) fn mailbox(table: &Table<'_>, host: &str) -> Option<Mailbox> {
         release: release?,
         needs: needs?,
         custody: custody?,
+        warn_after,
     })
 }
 
 fn needs(value: &Value<'_>) -> Option<Vec<String>> {
-    let needs = value.list(limits::NEEDS_MAX, NEEDS, Value::name)?;
+    let needs = value.list(limits::NEEDS_MAX, NEEDS, Value::need)?;
     for (index, need) in needs.iter().enumerate() {
         if needs.iter().take(index).any(|before| before == need) {
             value.wrong(format!("{need:?} stands there twice"), "write it once");
@@ -92,7 +97,6 @@ fn upstream(table: &Table<'_>) -> Option<Custody> {
         "the sender does not wait that long",
         "remove it; answer_within says how long it waits",
     );
-    table.refuse("warn_after", "in upstream custody nothing grows old here", "remove it");
     let answer_within = table.or("answer_within", ANSWER_WITHIN_DEFAULT, |value| {
         value.duration(SECOND..=ANSWER_WITHIN_MAX)
     });
@@ -133,8 +137,6 @@ fn hook(table: &Table<'_>) -> Option<Custody> {
         let remedy = "remove it, or write custody = \"upstream\"";
         table.refuse(key, "in the hook's custody the sender is answered at once", remedy);
     }
-    let warn_after =
-        table.or("warn_after", WARN_AFTER_DEFAULT, |value| value.duration(SECOND..=30 * DAY));
     let after = table.value("after").and_then(|value| value.duration(SECOND..=30 * DAY));
     let value = table.required("when_unprocessed", HOOK_UNPROCESSED)?;
     if value.says("tempfail") {
@@ -162,7 +164,7 @@ fn hook(table: &Table<'_>) -> Option<Custody> {
         InHook::Hold => HookUnprocessed::Hold { after: after? },
         InHook::Release => HookUnprocessed::ReleaseUnscanned { after: after? },
     };
-    Some(Custody::Hook { when_unprocessed, warn_after })
+    Some(Custody::Hook { when_unprocessed })
 }
 
 fn intake(value: &Value<'_>, host: &str) -> Option<Intake> {
@@ -196,35 +198,60 @@ fn smtp_intake(table: &Table<'_>, host: &str) -> Option<SmtpIntake> {
             "write at least one address or network",
         );
     }
-    let duration = |key, seconds, range: RangeInclusive<Duration>| {
-        table.or(key, Duration::from_secs(seconds), |value| value.duration(range))
-    };
-    let count = |key, default| table.or(key, default, |value| value.integer(1..=CONNECTIONS_MAX));
-    let connections_max = count("connections_max", 200);
-    let per_client = count("connections_per_client_max", connections_max);
+    Some(SmtpIntake {
+        listen: listen?,
+        host_name: table.or("hostname", host.to_owned(), Value::host_name),
+        peers: peers?,
+        xforward_from: table.or("xforward_from", own(), networks),
+        stray_cr_lf: table.or("stray_cr_lf", StrayCrLf::Reject, |value| {
+            value.one_of(&[("reject", StrayCrLf::Reject), ("normalise", StrayCrLf::Normalise)])
+        }),
+        limits: intake_limits(table),
+        timeouts: intake_timeouts(table),
+    })
+}
+
+fn intake_limits(table: &Table<'_>) -> SmtpLimits {
+    let default = SmtpLimits::default();
+    let connections_max = table
+        .or("connections_max", default.connections_max, |value| value.integer(1..=CONNECTIONS_MAX));
+    let per_client = default.connections_per_client_max.min(connections_max);
+    let per_client = table
+        .or("connections_per_client_max", per_client, |value| value.integer(1..=CONNECTIONS_MAX));
     if per_client > connections_max {
         let remedy = format!("write at most {connections_max}, or a larger connections_max");
         table.wrong("connections_per_client_max", "it is more than connections_max", remedy);
     }
-    Some(SmtpIntake {
-        listen: listen?,
-        hostname: table.or("hostname", host.to_owned(), Value::host_name),
-        peers: peers?,
-        xforward_from: table.or("xforward_from", own(), networks),
-        // RFC 5321 4.5.3.1.8 asks for a hundred at least; a thousand is what common servers send at most.
-        recipients_max: table.or("recipients_max", 1_000, |value| value.integer(100..=10_000)),
-        message_bytes_max: table.or("message_size_max", 64 << 20, |value| {
-            value.size(64 << 10..=limits::MESSAGE_BYTES_MAX)
+    let recipients_max = u16::try_from(RECIPIENTS_MAX).unwrap_or(u16::MAX);
+    SmtpLimits {
+        message_bytes_max: table.or("message_size_max", default.message_bytes_max, |value| {
+            value.size(1 << 10..=limits::MESSAGE_BYTES_MAX)
+        }),
+        recipients_max: table.or("recipients_max", default.recipients_max, |value| {
+            value.integer(1..=recipients_max)
         }),
         connections_max,
         connections_per_client_max: per_client,
-        stray_cr_lf: table.or("stray_cr_lf", StrayCrLf::Reject, |value| {
-            value.one_of(&[("reject", StrayCrLf::Reject), ("normalise", StrayCrLf::Normalise)])
-        }),
-        // RFC 5321 4.5.3.2.7 and 4.5.3.2.5.
-        command_timeout: duration("command_timeout", 300, SECOND..=HOUR),
-        data_timeout: duration("data_timeout", 180, SECOND..=HOUR),
-    })
+        ..default
+    }
+}
+
+fn intake_timeouts(table: &Table<'_>) -> IntakeTimeouts {
+    let default = IntakeTimeouts::default();
+    IntakeTimeouts {
+        command: duration(table, "command_timeout", default.command, SECOND..=HOUR),
+        data: duration(table, "data_timeout", default.data, SECOND..=HOUR),
+        message: duration(table, "message_timeout", default.message, SECOND..=DAY),
+    }
+}
+
+fn duration(
+    table: &Table<'_>,
+    key: &'static str,
+    default: Duration,
+    range: RangeInclusive<Duration>,
+) -> Duration {
+    table.or(key, default, |value| value.duration(range))
 }
 
 fn networks(value: &Value<'_>) -> Option<Vec<Network>> {
@@ -259,44 +286,50 @@ fn smtp_release(
     let address = table
         .required("address", "write the next mail server, such as address = \"127.0.0.1:10026\"")
         .and_then(|value| value.endpoint());
-    let duration = |key, default: Duration, range: RangeInclusive<Duration>| {
-        table.or(key, default, |value| value.duration(range))
-    };
+    let retry_first = duration(table, "retry_first", 30 * SECOND, SECOND..=DAY);
+    let retry_max = duration(table, "retry_max", HOUR.max(retry_first), SECOND..=DAY);
+    let queue_lifetime = duration(table, "queue_lifetime", 5 * DAY, MINUTE..=30 * DAY);
+    for (key, time) in [("retry_max", retry_max), ("queue_lifetime", queue_lifetime)] {
+        if time < retry_first {
+            let remedy = format!("write at least {:?}", duration_text(retry_first));
+            table.wrong(key, "it is shorter than retry_first", remedy);
+        }
+    }
+    let host_name = table.or("hostname", host.to_owned(), Value::host_name);
+    Some(SmtpRelease {
+        address: address?,
+        authserv_id: table.or("authserv_id", host_name.clone(), Value::host_name),
+        host_name,
+        xforward: table.or("xforward", true, Value::flag),
+        connections_max: table
+            .or("connections_max", 20, |value| value.integer(1..=CONNECTIONS_MAX)),
+        timeouts: release_timeouts(table, answer_within),
+        queue_lifetime,
+        retry_first,
+        retry_max,
+    })
+}
+
+fn release_timeouts(table: &Table<'_>, answer_within: Option<Duration>) -> SmtpTimeouts {
+    let default = SmtpTimeouts::default();
     // A next hop that is gone must not use up what the sender waits for our answer.
     let patience = answer_within.unwrap_or(HOUR);
-    let connect_timeout =
-        duration("connect_timeout", (30 * SECOND).min(patience / 2), SECOND / 10..=10 * MINUTE);
-    if connect_timeout >= patience {
+    let connect_default = default.connect.min(patience / 2);
+    let connect = duration(table, "connect_timeout", connect_default, SECOND / 10..=10 * MINUTE);
+    if connect >= patience {
         let problem = format!(
             "the sender is answered within {:?} (answer_within), before a connection is given up",
             duration_text(patience)
         );
         table.wrong("connect_timeout", problem, "write a shorter one");
     }
-    let retry_first = duration("retry_first", 30 * SECOND, SECOND..=DAY);
-    let retry_max = duration("retry_max", HOUR.max(retry_first), SECOND..=DAY);
-    let queue_lifetime = duration("queue_lifetime", 5 * DAY, MINUTE..=30 * DAY);
-    if retry_max < retry_first {
-        let remedy = format!("write at least {:?}", duration_text(retry_first));
-        table.wrong("retry_max", "it is shorter than retry_first", remedy);
+    SmtpTimeouts {
+        connect,
+        command: duration(table, "command_timeout", default.command, SECOND..=HOUR),
+        data: duration(table, "data_timeout", default.data, SECOND..=HOUR),
+        block: duration(table, "block_timeout", default.block, SECOND..=HOUR),
+        final_dot: duration(table, "final_dot_timeout", default.final_dot, SECOND..=HOUR),
+        total: duration(table, "total_timeout", default.total, SECOND..=DAY),
+        ..default
     }
-    if queue_lifetime < retry_first {
-        let remedy = format!("write at least {:?}", duration_text(retry_first));
-        table.wrong("queue_lifetime", "it is shorter than retry_first", remedy);
-    }
-    Some(SmtpRelease {
-        address: address?,
-        hostname: table.or("hostname", host.to_owned(), Value::host_name),
-        xforward: table.or("xforward", true, Value::flag),
-        connect_timeout,
-        // RFC 5321 4.5.3.2: five minutes for commands, three for a block of data, ten for the final dot.
-        command_timeout: duration("command_timeout", 5 * MINUTE, SECOND..=HOUR),
-        data_timeout: duration("data_timeout", 3 * MINUTE, SECOND..=HOUR),
-        final_dot_timeout: duration("final_dot_timeout", 10 * MINUTE, SECOND..=HOUR),
-        connections_max: table
-            .or("connections_max", 20, |value| value.integer(1..=CONNECTIONS_MAX)),
-        queue_lifetime,
-        retry_first,
-        retry_max,
-    })
 }

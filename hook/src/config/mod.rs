@@ -11,6 +11,9 @@ use std::time::Duration;
 use gantry_config::{ConfigError, Document, Endpoint, Network};
 use gantry_protocol::limits;
 
+use crate::intake::smtp::{IntakeTimeouts, SmtpLimits, StrayCrLf};
+use crate::release::SmtpTimeouts;
+
 pub use keys::KEYS;
 
 /// Everything that `hook.toml` says, defaults filled in and paths made absolute.
@@ -42,6 +45,8 @@ pub struct Mailbox {
     /// What must have been done with a message before it may leave; empty when nothing is asked.
     pub needs: Vec<String>,
     pub custody: Custody,
+    /// The age at which a message that is stored here and waits is reported.
+    pub warn_after: Duration,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,29 +58,14 @@ pub enum Intake {
 pub struct SmtpIntake {
     pub listen: SocketAddr,
     /// What we call ourselves in the greeting and in `Received:`.
-    pub hostname: String,
+    pub host_name: String,
     /// Who may send mail here; never empty.
     pub peers: Vec<Network>,
     /// Whose XFORWARD counts.
     pub xforward_from: Vec<Network>,
-    pub recipients_max: u16,
-    pub message_bytes_max: u64,
-    pub connections_max: usize,
-    pub connections_per_client_max: usize,
     pub stray_cr_lf: StrayCrLf,
-    /// The longest wait for a command.
-    pub command_timeout: Duration,
-    /// The longest silence inside DATA.
-    pub data_timeout: Duration,
-}
-
-/// What is done with a CR or LF that stands alone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StrayCrLf {
-    /// The message is refused.
-    Reject,
-    /// It becomes CRLF.
-    Normalise,
+    pub limits: SmtpLimits,
+    pub timeouts: IntakeTimeouts,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,17 +77,13 @@ pub enum Release {
 pub struct SmtpRelease {
     pub address: Endpoint,
     /// What we call ourselves in EHLO.
-    pub hostname: String,
+    pub host_name: String,
+    /// Authentication results under this name are ours (RFC 8601), so they are removed from incoming mail.
+    pub authserv_id: String,
     /// Whether the original client is told by XFORWARD where the next hop offers it.
     pub xforward: bool,
-    pub connect_timeout: Duration,
-    /// The longest wait for the reply to a command.
-    pub command_timeout: Duration,
-    /// The longest time one piece of the message may take to be written.
-    pub data_timeout: Duration,
-    /// The longest wait for the reply to the final dot.
-    pub final_dot_timeout: Duration,
     pub connections_max: usize,
+    pub timeouts: SmtpTimeouts,
     /// How long a deferred recipient is tried before its mail is returned.
     pub queue_lifetime: Duration,
     /// The wait before the second try; it doubles with every try up to `retry_max`.
@@ -116,7 +102,7 @@ pub enum Custody {
         when_unprocessed: UpstreamUnprocessed,
     },
     /// We say yes once it is on our disk.
-    Hook { when_unprocessed: HookUnprocessed, warn_after: Duration },
+    Hook { when_unprocessed: HookUnprocessed },
 }
 
 /// What happens at the end of `answer_within`.
@@ -149,8 +135,6 @@ pub struct Reservation {
     /// How often a grabber beats while it holds a reservation, and while it holds none.
     pub beat: Duration,
     pub beat_idle: Duration,
-    /// Missed beats after which a reservation is contestable.
-    pub beats_missed_max: u32,
     /// Everything about one reservation ends after this.
     pub time_max: Duration,
     /// The longest silence that a module may announce; at most `time_max`.
@@ -166,7 +150,6 @@ impl Default for Reservation {
         Self {
             beat: limits::BEAT,
             beat_idle: limits::BEAT_IDLE,
-            beats_missed_max: limits::BEATS_MISSED_MAX,
             time_max: limits::RESERVATION_TIME_MAX,
             silence_max: limits::SILENCE_MAX,
             attempts_max: limits::ATTEMPTS_MAX,
@@ -175,13 +158,13 @@ impl Default for Reservation {
     }
 }
 
-/// Bounds of the whole hook.
+/// What messages that their senders still keep may take up here, all together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// New mail is answered 4xx while the spool's disk has less room than this, in bytes.
-    pub spool_free_min: u64,
-    /// New mail is answered 4xx while the spool holds more than this, in bytes, where the file names it.
-    pub spool_bytes_max: Option<u64>,
+    /// Memory, in bytes; what does not fit goes to disk at once.
+    pub upstream_memory_bytes_max: u64,
+    /// Disk, in bytes; new mail is answered 4xx beyond it.
+    pub upstream_disk_bytes_max: u64,
 }
 
 impl Config {

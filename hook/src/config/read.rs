@@ -12,8 +12,6 @@ use super::{Config, Intake, Limits, Mailbox, Release, Reservation, keys};
 
 /// Mailboxes of one hook: their index travels as 16 bits, and each has a listener of its own.
 const MAILBOXES_MAX: usize = 256;
-/// Below this the spool's disk is as good as full: a message of ordinary size would no longer fit.
-const SPOOL_FREE_MIN_DEFAULT: u64 = 64 << 20;
 
 pub(super) const MILLISECOND: Duration = Duration::from_millis(1);
 pub(super) const SECOND: Duration = Duration::from_secs(1);
@@ -24,7 +22,7 @@ pub(super) const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 pub(super) fn config(top: &Table<'_>) -> Option<Config> {
     top.allow(keys::TOP);
     let name = top.required("name", "write the host's name, such as name = \"mx1\"");
-    let name = name.and_then(|value| value.name());
+    let name = name.and_then(|value| value.node_name());
     let spool =
         top.required("spool", "write the folder for the messages, such as spool = \"spool\"");
     let spool = spool.and_then(|value| value.path());
@@ -62,19 +60,17 @@ pub(super) fn config(top: &Table<'_>) -> Option<Config> {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { spool_free_min: SPOOL_FREE_MIN_DEFAULT, spool_bytes_max: None }
+        Self { upstream_memory_bytes_max: 32 << 20, upstream_disk_bytes_max: 4 << 30 }
     }
 }
 
 fn limits(table: &Table<'_>) -> Limits {
     table.allow(keys::LIMITS);
+    let size = |key, default| table.or(key, default, |value| value.size(1 << 20..=1 << 50));
     let default = Limits::default();
     Limits {
-        spool_free_min: table
-            .or("spool_free_min", default.spool_free_min, |value| value.size(1 << 20..=1 << 50)),
-        spool_bytes_max: table
-            .value("spool_size_max")
-            .and_then(|value| value.size(1 << 20..=1 << 50)),
+        upstream_memory_bytes_max: size("upstream_memory_max", default.upstream_memory_bytes_max),
+        upstream_disk_bytes_max: size("upstream_disk_max", default.upstream_disk_bytes_max),
     }
 }
 
@@ -87,8 +83,6 @@ fn reservation(table: &Table<'_>) -> Reservation {
     let read = Reservation {
         beat: duration("beat", default.beat, 20 * MILLISECOND..=10 * SECOND),
         beat_idle: duration("beat_idle", default.beat_idle, 100 * MILLISECOND..=MINUTE),
-        beats_missed_max: table
-            .or("beats_missed_max", default.beats_missed_max, |value| value.integer(2..=100)),
         time_max: duration("time_max", default.time_max, SECOND..=DAY),
         silence_max: duration("silence_max", default.silence_max, SECOND..=limits::SILENCE_MAX),
         attempts_max: table.or("attempts_max", default.attempts_max, |value| value.integer(1..=9)),

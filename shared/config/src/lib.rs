@@ -13,4 +13,4 @@ mod text;
 pub use error::{ConfigError, MISTAKES_MAX};
 pub use net::{Endpoint, Network, NoNetwork};
 pub use table::{Document, FILE_BYTES_MAX, Table, Value};
-pub use text::{check_name, closest, duration, duration_text, size, size_text};
+pub use text::{check_name, check_need, closest, duration, duration_text, size, size_text};

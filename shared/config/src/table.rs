@@ -297,15 +297,23 @@ impl<'d> Value<'d> {
         Some(text)
     }
 
-    /// The name of a host, worker, mailbox, module or need.
+    /// The name of a mailbox or module.
     pub fn name(&self) -> Option<String> {
-        let text = self.string("write a name in quotes")?;
-        let lower = text.to_ascii_lowercase();
-        let remedy = match text::check_name(&lower) {
-            Ok(()) => format!("write {lower:?}"),
-            Err(_) => "write a name such as \"mx1\" or \"mail.box\"".to_owned(),
+        self.checked(text::check_name, "a name such as \"mail.box\"")
+    }
+
+    /// The name of a host or worker.
+    pub fn node_name(&self) -> Option<String> {
+        let check = |text: &str| match text {
+            "ca" => Err("this is what the files of the certificate authority are called"),
+            _ => text::check_name(text),
         };
-        self.parsed(|text| text::check_name(text).map(|()| text.to_owned()), remedy)
+        self.checked(check, "a name such as \"mx1\"")
+    }
+
+    /// A need, or what a module provides.
+    pub fn need(&self) -> Option<String> {
+        self.checked(text::check_need, "a word such as \"virus\"")
     }
 
     /// A duration with its unit.
@@ -457,6 +465,19 @@ impl<'d> Value<'d> {
             offset: self.offset,
             keys: Cell::new(&[]),
         })
+    }
+
+    fn checked(
+        &self,
+        check: impl Fn(&str) -> Result<(), &'static str>,
+        example: &str,
+    ) -> Option<String> {
+        let lower = self.value.as_str().unwrap_or_default().to_ascii_lowercase();
+        let remedy = match check(&lower) {
+            Ok(()) => format!("write {lower:?}"),
+            Err(_) => format!("write {example}"),
+        };
+        self.parsed(|text| check(text).map(|()| text.to_owned()), remedy)
     }
 
     fn string(&self, remedy: impl Display) -> Option<&'d str> {

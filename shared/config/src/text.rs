@@ -14,7 +14,7 @@ const DURATION_UNITS: &[(&str, u64)] =
 const SIZE_UNITS: &[(&str, u64)] =
     &[("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
 
-/// Checks the name of a host, worker, mailbox, module or need: parts of lower-case letters, digits and hyphens,
+/// Checks the name of a host, worker, mailbox or module: parts of lower-case letters, digits and hyphens,
 /// separated by dots. Such a name is also a file name and a part of a DNS name.
 ///
 /// # Errors
@@ -41,6 +41,17 @@ pub fn check_name(name: &str) -> Result<(), &'static str> {
         }
     }
     Ok(())
+}
+
+/// Checks a need: a name without dots, since it is one part of a DNS name in certificates.
+///
+/// # Errors
+/// What is wrong, as half a sentence.
+pub fn check_need(need: &str) -> Result<(), &'static str> {
+    match need.contains('.') {
+        true => Err("a need has no dots"),
+        false => check_name(need),
+    }
 }
 
 /// Reads a whole number with a unit: `ms`, `s`, `m`, `h` or `d`. `None` if the text is no such thing.

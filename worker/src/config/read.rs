@@ -34,7 +34,7 @@ const RULES: &str = "write a list of files or patterns, such as [\"rules/*.yar\"
 pub(super) fn config(top: &Table<'_>) -> Option<Config> {
     top.allow(keys::TOP);
     let name = top.required("name", "write the worker's name, such as name = \"pc-1\"");
-    let name = name.and_then(|value| value.name());
+    let name = name.and_then(|value| value.node_name());
     let identity_dir = top.or("identity", Some(top.folder()), |value| Some(value.path()));
     let scratch_dir = top.or("scratch", Some(std::env::temp_dir()), |value| Some(value.path()));
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
@@ -113,7 +113,7 @@ fn module(table: &Table<'_>) -> Option<ModuleConfig> {
 fn identity(table: &Table<'_>) -> (Option<String>, Option<String>) {
     let name = table.required("name", "write a name, such as name = \"rules\"");
     let provides = table.required("provides", PROVIDES);
-    (name.and_then(|value| value.name()), provides.and_then(|value| value.name()))
+    (name.and_then(|value| value.name()), provides.and_then(|value| value.need()))
 }
 
 fn duration(
