@@ -3,8 +3,10 @@
 //! Pure: no I/O, no clock, no randomness. Time comes in as a [`time::Moment`]; what is to be done comes out as data.
 
 pub mod frame;
+pub mod grabber;
 pub mod id;
 pub mod limits;
+pub mod monitor;
 pub mod pool;
 pub mod profile;
 pub mod text;

@@ -142,7 +142,7 @@ impl Pool {
     }
 
     fn reserve(&mut self, id: MessageId, key: GrabberKey, now: Moment) {
-        self.from_pool(id);
+        self.take_from_pool(id);
         let fence = self.fence();
         let Some(grabber) = self.grabbers.get_mut(key) else { return };
         let (Some(session), incarnation) = (grabber.session, grabber.incarnation) else { return };
@@ -191,7 +191,7 @@ impl Pool {
                 self.send_assignment(id);
             }
             // The reservation ended meanwhile.
-            None => self.to_pool(id, now),
+            None => self.return_to_pool(id, now),
         }
     }
 
@@ -255,7 +255,7 @@ impl Pool {
             }
         }
         self.end_reservation(id, reason, false);
-        self.to_pool(id, now);
+        self.return_to_pool(id, now);
     }
 
     /// Takes a reservation out of every table but the message's own.

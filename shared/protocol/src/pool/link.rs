@@ -137,7 +137,7 @@ impl Pool {
             .collect();
         for id in unsent {
             self.end_reservation(id, "the link was lost before the message was sent", true);
-            self.to_pool(id, now);
+            self.return_to_pool(id, now);
         }
         self.assign(now);
     }
@@ -305,7 +305,7 @@ impl Pool {
                 .is_some_and(|r| r.session == session);
             if !listed {
                 self.end_reservation(id, "the worker no longer has it", true);
-                self.to_pool(id, now);
+                self.return_to_pool(id, now);
             }
         }
         resumed

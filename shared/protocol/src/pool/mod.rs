@@ -137,7 +137,7 @@ impl Pool {
         self.counters.marked += 1;
         self.event(Event::Marked { message: id });
         self.insert(marked, State::Marked);
-        self.to_pool(id, now);
+        self.return_to_pool(id, now);
         self.assign(now);
     }
 
@@ -148,7 +148,7 @@ impl Pool {
         match state {
             StoredState::Marked { attempts } => {
                 self.insert(Marked { attempts, ..marked }, State::Marked);
-                self.to_pool(id, now);
+                self.return_to_pool(id, now);
             }
             StoredState::Releasing => {
                 self.insert(marked, State::Releasing(Box::default()));
@@ -227,7 +227,7 @@ impl Pool {
                 Timer::Reservation(message) => self.on_reservation_timeout(message, now),
                 Timer::Unprocessed(message) => self.on_unprocessed(message, now),
                 Timer::Release(message) => self.on_release_due(message, now),
-                Timer::Repool(message) => self.to_pool(message, now),
+                Timer::Repool(message) => self.return_to_pool(message, now),
                 Timer::Tell => self.on_tell(now),
             }
         }
@@ -252,7 +252,7 @@ impl Pool {
     }
 
     /// Puts a message into the pool: it is free for whoever wants it.
-    fn to_pool(&mut self, id: MessageId, now: Moment) {
+    fn return_to_pool(&mut self, id: MessageId, now: Moment) {
         let Some(entry) = self.messages.get_mut(&id) else { return };
         if !matches!(entry.state, State::Marked) || entry.storing.is_some() {
             return; // `handle_stored` puts it there.
@@ -275,7 +275,7 @@ impl Pool {
     }
 
     /// Takes a message out of the pool's queue, for something that is about to happen to it.
-    fn from_pool(&mut self, id: MessageId) {
+    fn take_from_pool(&mut self, id: MessageId) {
         if let Some(entry) = self.messages.get(&id)
             && let Some(waiting) = self.waiting.get_mut(&entry.mailbox)
         {
@@ -296,7 +296,7 @@ impl Pool {
     }
 
     fn drop_message_with(&mut self, id: MessageId, attempts: u8) {
-        self.from_pool(id);
+        self.take_from_pool(id);
         self.timers.clear(Timer::Unprocessed(id));
         self.timers.clear(Timer::Reservation(id));
         self.timers.clear(Timer::Release(id));

@@ -32,7 +32,7 @@ impl Pool {
             }
             Assigned::LinkLost => {
                 self.end_reservation(id, "the link was lost before the message was sent", true);
-                self.to_pool(id, now);
+                self.return_to_pool(id, now);
             }
             Assigned::Corrupted { reason } => {
                 self.end_reservation(id, "the message's file cannot be read", true);
@@ -201,7 +201,7 @@ impl Pool {
                     entry.state = State::Marked;
                 }
                 self.forget_reservation(id, key);
-                self.to_pool(id, now);
+                self.return_to_pool(id, now);
             }
         }
         self.counters.returned += 1;
@@ -220,7 +220,7 @@ impl Pool {
         entry.history().failed_with.push(grabber);
         entry.state = State::Marked;
         self.forget_reservation(id, grabber);
-        self.to_pool(id, now);
+        self.return_to_pool(id, now);
     }
 
     pub(super) fn refuse_verdict(

@@ -120,7 +120,7 @@ impl Pool {
         }
         let Some(entry) = self.messages.get_mut(&id) else { return };
         if entry.storing.is_some() {
-            return; // Comes back through `to_pool`.
+            return; // Comes back through `return_to_pool`.
         }
         if let Some(reason) = reason {
             entry.add_reason(bounded(reason));
@@ -156,7 +156,7 @@ impl Pool {
         acknowledge: Option<Acknowledge>,
         change: Change,
     ) {
-        self.from_pool(id);
+        self.take_from_pool(id);
         if let Some(entry) = self.messages.get_mut(&id) {
             entry.state = State::Settling(Box::new(Settling { next, acknowledge }));
         }
@@ -198,7 +198,7 @@ impl Pool {
             Next::Release(releasing) => self.start_releasing(id, releasing, now),
             Next::AdoptedMarked => {
                 self.adopt(id);
-                self.to_pool(id, now);
+                self.return_to_pool(id, now);
             }
             Next::SetAside { quarantined, reason } => {
                 if was_upstream {
@@ -224,7 +224,7 @@ impl Pool {
                     (entry.attempts, entry.returns, entry.suspect, entry.history) =
                         (0, 0, false, None);
                 }
-                self.to_pool(id, now);
+                self.return_to_pool(id, now);
             }
         }
     }
@@ -301,7 +301,7 @@ impl Pool {
             return self.timers.set(Timer::Unprocessed(id), now + BUSY_RETRY);
         }
         self.end_reservation(id, "no verdict came in time", true);
-        self.from_pool(id);
+        self.take_from_pool(id);
         let Some(entry) = self.messages.get_mut(&id) else { return };
         match when {
             WhenUnprocessed::TempFail => {
@@ -318,7 +318,7 @@ impl Pool {
                 };
                 self.settle(id, Next::AdoptedMarked, None, change);
             }
-            WhenUnprocessed::Wait => self.to_pool(id, now),
+            WhenUnprocessed::Wait => self.return_to_pool(id, now),
             WhenUnprocessed::Hold { .. } => {
                 entry.add_reason(format!("no worker could process it within {waited} s"));
                 let reasons = entry.reasons();

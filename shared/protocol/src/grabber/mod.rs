@@ -1,0 +1,603 @@
+//! The worker's side at one host: what it wants, what it holds, how it beats, and how it goes on after a lost link.
+//!
+//! Driven like the pool: `handle_*` takes what happened and `now`, [`Grabber::poll_effect`] gives what is to be done,
+//! [`Grabber::next_timeout`] tells when to call [`Grabber::handle_timeout`]. Nothing here waits for an answer: a
+//! reservation is known by its message and fence, and what comes late for one that is gone is ignored.
+
+mod hold;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use crate::frame::{
+    Assign, Beat, Credit, Draining, Hello, Hint, HostControl, HostReservation, Progress, Resume,
+    ResumeAnswer, Return, ReturnKind, Settled, Welcome, WorkerControl, WorkerReservation,
+};
+use crate::id::{Digest, Fence, Incarnation, MessageId, Session};
+use crate::limits::{BEAT, BEAT_IDLE, PROFILE_EVERY, RESERVATIONS_PER_GRABBER_MAX, VERSIONS};
+use crate::profile::{Action, Holding, ModuleProfile, Profile, Readiness};
+use crate::text::bounded;
+use crate::time::{Moment, millis};
+use crate::timer::Timers;
+use crate::verdict::Verdict;
+use hold::{Held, Stage};
+
+/// Progress goes to the host at most this often; more would tell it nothing.
+const PROGRESS_EVERY: Duration = Duration::from_millis(100);
+
+/// Who this grabber is.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The name in its certificate.
+    pub name: String,
+    pub incarnation: Incarnation,
+    pub tier: u8,
+    pub policy: Digest,
+    pub software: String,
+}
+
+/// What the worker can start now for this host, held messages included: its wants never exceed it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Capacity {
+    pub messages: u64,
+    pub bytes: u64,
+}
+
+/// What came of processing a message.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Processed {
+    Verdict(Box<Verdict>),
+    Return(Return),
+}
+
+/// Something to do.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Effect {
+    Control(WorkerControl),
+    /// Send a frame on a reservation's stream; `finish` ends our side of it.
+    Send {
+        message: MessageId,
+        fence: Fence,
+        frame: WorkerReservation,
+        finish: bool,
+    },
+    /// Open a stream for a reservation that goes on after a new link; its first frame is the resume.
+    OpenResume {
+        message: MessageId,
+        fence: Fence,
+    },
+    /// The whole message is here: run the pipeline.
+    Start {
+        message: MessageId,
+        fence: Fence,
+    },
+    /// Stop what is being done for it and forget its body.
+    Stop {
+        message: MessageId,
+        fence: Fence,
+        reason: String,
+    },
+    Event(Event),
+}
+
+/// Something that happened, for the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    Linked {
+        host: String,
+        session: Session,
+    },
+    LinkLost {
+        host: String,
+    },
+    Reserved {
+        message: MessageId,
+        fence: Fence,
+        attempt: u8,
+    },
+    Applied {
+        message: MessageId,
+    },
+    /// The host did not apply what was sent.
+    Refused {
+        message: MessageId,
+        reason: String,
+    },
+    Cancelled {
+        message: MessageId,
+        reason: String,
+    },
+    Superseded {
+        message: MessageId,
+    },
+    /// A sentence from the host.
+    Notice {
+        text: String,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Timer {
+    Beat,
+    Profile,
+    /// A reservation's own time is over.
+    Over(MessageId),
+}
+
+/// The part of a worker that reserves messages at one host.
+#[derive(Debug)]
+pub struct Grabber {
+    config: Config,
+    host: String,
+    link: Option<Link>,
+    held: BTreeMap<MessageId, Held>,
+    capacity: Capacity,
+    readiness: Readiness,
+    modules: Vec<ModuleProfile>,
+    draining: bool,
+    beats: u64,
+    last_action: (Action, Moment),
+    timers: Timers<Timer>,
+    effects: VecDeque<Effect>,
+}
+
+/// What is counted within one link.
+#[derive(Debug)]
+struct Link {
+    beat: Duration,
+    beat_idle: Duration,
+    wanted: Credit,
+    given: Credit,
+    /// A recall is on its way: no new want until its answer tells what counts.
+    recalling: bool,
+}
+
+impl Grabber {
+    pub fn new(config: Config, now: Moment) -> Self {
+        Self {
+            config,
+            host: String::new(),
+            link: None,
+            held: BTreeMap::new(),
+            capacity: Capacity::default(),
+            readiness: Readiness::NotReady {
+                reason: "its modules have not been asked yet".to_owned(),
+            },
+            modules: Vec::new(),
+            draining: false,
+            beats: 0,
+            last_action: (Action::Started, now),
+            timers: Timers::default(),
+            effects: VecDeque::new(),
+        }
+    }
+
+    /// The first frame of the next link, with what is worth going on with.
+    pub fn hello(&self) -> Hello {
+        let mut provides: Vec<String> =
+            self.modules.iter().map(|module| module.provides.clone()).collect();
+        provides.sort();
+        provides.dedup();
+        Hello {
+            version_min: VERSIONS.0,
+            version_max: VERSIONS.1,
+            software: self.config.software.clone(),
+            name: self.config.name.clone(),
+            incarnation: self.config.incarnation,
+            tier: self.config.tier,
+            policy: self.config.policy,
+            provides,
+            revocations: 0,
+            resume: self
+                .held
+                .iter()
+                .map(|(message, held)| Resume { message: *message, fence: held.fence })
+                .collect(),
+        }
+    }
+
+    /// Messages that it holds.
+    pub fn holding(&self) -> usize {
+        self.held.len()
+    }
+
+    /// Bytes of the messages that it holds.
+    pub fn holding_bytes(&self) -> u64 {
+        self.held.values().map(|held| held.length).sum()
+    }
+
+    pub fn is_linked(&self) -> bool {
+        self.link.is_some()
+    }
+
+    pub fn poll_effect(&mut self) -> Option<Effect> {
+        self.effects.pop_front()
+    }
+
+    pub fn next_timeout(&self) -> Option<Moment> {
+        self.timers.next_timeout()
+    }
+
+    /// The host welcomed us. The list answers what the hello asked, item by item, before any new stream.
+    pub fn handle_linked(&mut self, welcome: &Welcome, now: Moment) {
+        self.host.clone_from(&welcome.host);
+        let beat = |ms: u32, default: Duration| {
+            if ms == 0 { default } else { Duration::from_millis(u64::from(ms)) }
+        };
+        self.link = Some(Link {
+            beat: beat(welcome.beat_ms, BEAT),
+            beat_idle: beat(welcome.beat_idle_ms, BEAT_IDLE),
+            wanted: Credit::default(),
+            given: Credit::default(),
+            recalling: false,
+        });
+        self.effects.push_back(Effect::Event(Event::Linked {
+            host: self.host.clone(),
+            session: welcome.session,
+        }));
+        for resumed in &welcome.resumed {
+            let (message, fence) = (resumed.message, resumed.fence);
+            if self.held.get(&message).is_none_or(|held| held.fence != fence) {
+                continue;
+            }
+            match resumed.answer {
+                ResumeAnswer::Live => self.go_on(message, fence),
+                ResumeAnswer::Applied => {
+                    self.effects.push_back(Effect::Event(Event::Applied { message }));
+                    self.stop(message, fence, "the verdict counts already");
+                }
+                ResumeAnswer::Superseded | ResumeAnswer::Unknown => {
+                    self.effects.push_back(Effect::Event(Event::Superseded { message }));
+                    self.stop(message, fence, "another worker has it");
+                }
+            }
+        }
+        self.acted(Action::Linked, now);
+        self.beat(now);
+        self.tell_profile(now);
+        if self.draining {
+            self.say_draining();
+        }
+        self.want();
+    }
+
+    /// The link is gone. What is complete goes on, for the host may still count it; what was still arriving is lost.
+    pub fn handle_link_lost(&mut self, now: Moment) {
+        if self.link.take().is_none() {
+            return;
+        }
+        self.timers.clear(Timer::Beat);
+        self.timers.clear(Timer::Profile);
+        let partial: Vec<(MessageId, Fence)> = self
+            .held
+            .iter()
+            .filter(|(_, held)| matches!(held.stage, Stage::Receiving))
+            .map(|(message, held)| (*message, held.fence))
+            .collect();
+        for (message, fence) in partial {
+            self.stop(message, fence, "the link was lost before the message had arrived");
+        }
+        let _ = now;
+        self.effects.push_back(Effect::Event(Event::LinkLost { host: self.host.clone() }));
+    }
+
+    /// A frame on the control stream.
+    pub fn handle_control(&mut self, frame: HostControl) {
+        match frame {
+            HostControl::Recalled(credit) => {
+                if let Some(link) = &mut self.link {
+                    link.wanted = credit;
+                    link.recalling = false;
+                }
+                self.want();
+            }
+            HostControl::Notice(notice) => {
+                self.effects.push_back(Effect::Event(Event::Notice { text: bounded(notice.text) }));
+            }
+            // The driver reads refusals and the monitor peers; backlog evens out the wants over several hosts.
+            HostControl::Welcome(_)
+            | HostControl::Refused(_)
+            | HostControl::Backlog(_)
+            | HostControl::Peers(_) => {}
+        }
+    }
+
+    /// The host opened a stream with this assignment; the body follows.
+    pub fn handle_assigned(&mut self, assign: &Assign, now: Moment) {
+        let (message, fence) = (assign.message, assign.fence);
+        let Some(link) = &mut self.link else { return };
+        link.given.messages += 1;
+        link.given.bytes = link.given.bytes.saturating_add(assign.length);
+        // An older reservation of the same message is over, or the host would not assign it.
+        if let Some(old) = self.held.get(&message).map(|held| held.fence) {
+            self.stop(message, old, "assigned again under a newer fence");
+        }
+        let was_idle = self.held.is_empty();
+        self.held.insert(message, Held::new(assign, now));
+        self.timers.set(Timer::Over(message), now + Duration::from_millis(assign.time_max_ms));
+        let attempt = assign.attempt;
+        self.effects.push_back(Effect::Event(Event::Reserved { message, fence, attempt }));
+        self.acted(Action::Reserved, now);
+        if was_idle {
+            self.beat(now);
+        }
+        if self.draining || matches!(self.readiness, Readiness::NotReady { .. }) {
+            self.hand_back(
+                message,
+                fence,
+                ReturnKind::HandBack,
+                "it was on its way when wants were recalled",
+            );
+        }
+    }
+
+    /// The whole body is here and matches its length and digest.
+    pub fn handle_received(&mut self, message: MessageId, fence: Fence, now: Moment) {
+        let Some(held) = self.of(message, fence) else { return };
+        if matches!(held.stage, Stage::Receiving) {
+            held.stage = Stage::Processing;
+            held.progressed = now;
+            self.acted(Action::Processing, now);
+            self.effects.push_back(Effect::Start { message, fence });
+        }
+    }
+
+    /// The reservation's stream broke while the link lives.
+    pub fn handle_stream_lost(&mut self, message: MessageId, fence: Fence) {
+        if self.of(message, fence).is_some() {
+            self.stop(message, fence, "its stream was lost");
+            self.want();
+        }
+    }
+
+    /// A frame on a reservation's stream. An assignment is given to [`Grabber::handle_assigned`] instead.
+    pub fn handle_reservation(&mut self, message: MessageId, fence: Fence, frame: HostReservation) {
+        if self.of(message, fence).is_none() {
+            return;
+        }
+        let event = match frame {
+            HostReservation::Assign(_) => return,
+            HostReservation::Cancel(cancel) => {
+                Event::Cancelled { message, reason: bounded(cancel.reason) }
+            }
+            HostReservation::Settled(Settled::Applied) => Event::Applied { message },
+            HostReservation::Settled(Settled::Refused { reason }) => {
+                Event::Refused { message, reason: bounded(reason) }
+            }
+        };
+        self.effects.push_back(Effect::Event(event));
+        self.stop(message, fence, "it is over");
+        self.want();
+    }
+
+    /// A module did some work. `work` counts what was done for this message; only a rise is progress.
+    pub fn handle_progress(
+        &mut self,
+        message: MessageId,
+        fence: Fence,
+        work: u64,
+        silence: Duration,
+        now: Moment,
+    ) {
+        let Some(held) = self.of(message, fence) else { return };
+        if work <= held.work {
+            return;
+        }
+        (held.work, held.progressed, held.silence) = (work, now, silence);
+        let due = held.told.is_none_or(|told| now.since(told) >= PROGRESS_EVERY);
+        if due {
+            held.told = Some(now);
+            let frame = WorkerReservation::Progress(Progress { work, silence_ms: millis(silence) });
+            self.send(message, fence, frame, false);
+        }
+    }
+
+    /// The pipeline is through with a message. It stays held until the host has answered.
+    pub fn handle_processed(
+        &mut self,
+        message: MessageId,
+        fence: Fence,
+        processed: Processed,
+        now: Moment,
+    ) {
+        let Some(held) = self.of(message, fence) else { return };
+        let frame = match processed {
+            Processed::Verdict(verdict) => WorkerReservation::Verdict(verdict),
+            Processed::Return(returned) => WorkerReservation::Return(returned),
+        };
+        held.stage = Stage::Answered(frame.clone());
+        self.timers.clear(Timer::Over(message));
+        self.acted(Action::Returned, now);
+        self.send(message, fence, frame, true);
+    }
+
+    /// How the modules are. Not ready: nothing more is wanted, and what has not been started is handed back.
+    pub fn handle_readiness(
+        &mut self,
+        readiness: Readiness,
+        modules: Vec<ModuleProfile>,
+        now: Moment,
+    ) {
+        if self.readiness == readiness && self.modules == modules {
+            return;
+        }
+        (self.readiness, self.modules) = (readiness, modules);
+        if let Readiness::NotReady { reason } = &self.readiness {
+            let reason = reason.clone();
+            self.hand_back_unstarted(ReturnKind::Unavailable, &reason);
+        }
+        self.tell_profile(now);
+        self.want();
+    }
+
+    /// What the worker can start for this host from now on.
+    pub fn handle_capacity(&mut self, capacity: Capacity) {
+        self.capacity = capacity;
+        self.want();
+    }
+
+    /// Finish what has been started, hand back the rest, want nothing.
+    pub fn handle_drain(&mut self, now: Moment) {
+        self.draining = true;
+        self.readiness = Readiness::Draining;
+        self.say_draining();
+        self.hand_back_unstarted(ReturnKind::HandBack, "the worker leaves");
+        self.acted(Action::Drained, now);
+        self.tell_profile(now);
+    }
+
+    /// Points the host at a peer's reservation that looks stalled or dead.
+    pub fn handle_hint(&mut self, hint: Hint) {
+        if self.link.is_some() {
+            self.effects.push_back(Effect::Control(WorkerControl::Hint(hint)));
+        }
+    }
+
+    /// Fires what is due.
+    pub fn handle_timeout(&mut self, now: Moment) {
+        while let Some(timer) = self.timers.pop_due(now) {
+            match timer {
+                Timer::Beat => self.beat(now),
+                Timer::Profile => self.tell_profile(now),
+                Timer::Over(message) => {
+                    let Some(fence) = self.held.get(&message).map(|held| held.fence) else {
+                        continue;
+                    };
+                    let reason = "the time for one reservation is over";
+                    self.effects.push_back(Effect::Event(Event::Cancelled {
+                        message,
+                        reason: reason.to_owned(),
+                    }));
+                    self.hand_back(message, fence, ReturnKind::Failed, reason);
+                }
+            }
+        }
+    }
+
+    /// What the host's other grabbers are told of this one.
+    pub fn profile(&self, now: Moment) -> Profile {
+        let busy =
+            self.readiness == Readiness::Ready && self.held.len() as u64 >= self.capacity.messages;
+        Profile {
+            grabber: self.config.name.clone(),
+            incarnation: self.config.incarnation,
+            readiness: if busy { Readiness::Busy } else { self.readiness.clone() },
+            tier: self.config.tier,
+            last_action: self.last_action.0,
+            last_action_ago_ms: millis(now.since(self.last_action.1)),
+            modules: self.modules.clone(),
+            holding: self
+                .held
+                .iter()
+                .map(|(message, held)| Holding {
+                    message: *message,
+                    fence: held.fence,
+                    progress_ago_ms: millis(now.since(held.progressed)),
+                    silence_ms: millis(held.silence),
+                })
+                .collect(),
+        }
+    }
+
+    fn of(&mut self, message: MessageId, fence: Fence) -> Option<&mut Held> {
+        self.held.get_mut(&message).filter(|held| held.fence == fence)
+    }
+
+    /// After a new link: the stream is opened anew, and an answer that may have been lost is sent again.
+    fn go_on(&mut self, message: MessageId, fence: Fence) {
+        self.effects.push_back(Effect::OpenResume { message, fence });
+        if let Some(Stage::Answered(frame)) = self.of(message, fence).map(|held| held.stage.clone())
+        {
+            self.send(message, fence, frame, true);
+        }
+    }
+
+    fn send(&mut self, message: MessageId, fence: Fence, frame: WorkerReservation, finish: bool) {
+        if self.link.is_some() {
+            self.effects.push_back(Effect::Send { message, fence, frame, finish });
+        }
+    }
+
+    fn stop(&mut self, message: MessageId, fence: Fence, reason: &str) {
+        self.held.remove(&message);
+        self.timers.clear(Timer::Over(message));
+        self.effects.push_back(Effect::Stop { message, fence, reason: reason.to_owned() });
+    }
+
+    fn hand_back(&mut self, message: MessageId, fence: Fence, kind: ReturnKind, reason: &str) {
+        let returned =
+            Return { kind, reason: bounded(reason), findings: Vec::new(), remaining: Vec::new() };
+        let frame = WorkerReservation::Return(returned);
+        if let Some(held) = self.of(message, fence) {
+            held.stage = Stage::Answered(frame.clone());
+        }
+        self.timers.clear(Timer::Over(message));
+        self.effects.push_back(Effect::Stop { message, fence, reason: reason.to_owned() });
+        self.send(message, fence, frame, true);
+    }
+
+    fn hand_back_unstarted(&mut self, kind: ReturnKind, reason: &str) {
+        let unstarted: Vec<(MessageId, Fence)> = self
+            .held
+            .iter()
+            .filter(|(_, held)| matches!(held.stage, Stage::Receiving))
+            .map(|(message, held)| (*message, held.fence))
+            .collect();
+        for (message, fence) in unstarted {
+            self.hand_back(message, fence, kind, reason);
+        }
+    }
+
+    fn say_draining(&mut self) {
+        if let Some(link) = &mut self.link {
+            link.wanted = link.given;
+            let reason = "the worker was asked to leave".to_owned();
+            self.effects.push_back(Effect::Control(WorkerControl::Draining(Draining { reason })));
+        }
+    }
+
+    /// Asks for as much as can be started now: no more, so that nothing waits here while others are idle.
+    fn want(&mut self) {
+        let (held, held_bytes) = (self.held.len() as u64, self.holding_bytes());
+        let ready = matches!(self.readiness, Readiness::Ready) && !self.draining;
+        let Some(link) = &mut self.link else { return };
+        if link.recalling || self.draining {
+            return;
+        }
+        let most = (RESERVATIONS_PER_GRABBER_MAX as u64).min(self.capacity.messages);
+        let free = if ready { most.saturating_sub(held) } else { 0 };
+        let free_bytes = if free == 0 { 0 } else { self.capacity.bytes.saturating_sub(held_bytes) };
+        let target = Credit {
+            messages: link.given.messages + free,
+            bytes: link.given.bytes.saturating_add(free_bytes),
+        };
+        if target.messages < link.wanted.messages {
+            link.recalling = true;
+            self.effects.push_back(Effect::Control(WorkerControl::Recall(target)));
+        } else if target.messages > link.wanted.messages || target.bytes > link.wanted.bytes {
+            link.wanted =
+                Credit { messages: target.messages, bytes: target.bytes.max(link.wanted.bytes) };
+            self.effects.push_back(Effect::Control(WorkerControl::Want(link.wanted)));
+        }
+    }
+
+    fn beat(&mut self, now: Moment) {
+        let Some(link) = &self.link else { return };
+        let pause = if self.held.is_empty() { link.beat_idle } else { link.beat };
+        self.beats += 1;
+        self.effects.push_back(Effect::Control(WorkerControl::Beat(Beat { count: self.beats })));
+        self.timers.set(Timer::Beat, now + pause);
+    }
+
+    fn tell_profile(&mut self, now: Moment) {
+        if self.link.is_some() {
+            let profile = self.profile(now);
+            self.effects.push_back(Effect::Control(WorkerControl::Profile(profile)));
+            self.timers.set(Timer::Profile, now + PROFILE_EVERY);
+        }
+    }
+
+    fn acted(&mut self, action: Action, now: Moment) {
+        self.last_action = (action, now);
+    }
+}
