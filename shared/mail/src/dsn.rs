@@ -10,8 +10,8 @@ use crate::fold::{fold, one_line};
 use crate::header::fields;
 use crate::xtext;
 
-/// Most of the failed message's header that goes back, in bytes of whole fields: enough to recognise any message by, and
-/// a notice cannot be made much larger than what caused it.
+/// Most of the failed message's header that goes back, in bytes of whole fields: enough to recognise any
+/// message by, and a notice cannot be made much larger than what caused it.
 pub const RETURNED_BYTES_MAX: usize = 64 * 1024;
 /// Longest reply of a next hop that is shown, in bytes (RFC 5321, 4.5.3.1.5).
 const REPLY_BYTES_MAX: usize = 512;
@@ -61,12 +61,12 @@ pub fn wanted(recipient: &Recipient) -> bool {
     recipient.notify.is_none_or(|notify| notify.failure)
 }
 
-/// The notice, or `None` where there must be none: the failed message came from the null sender (RFC 5321, 4.5.5), or none
-/// of the failures is [`wanted`].
+/// The notice, or `None` where there must be none: the failed message came from the null sender (RFC 5321,
+/// 4.5.5), or none of the failures is [`wanted`].
 ///
-/// It has three parts (RFC 6522): words for people, `message/delivery-status`, and the header of the failed message. The body never
-/// goes back, also where RET=FULL asked for it (RFC 3461, 4.3 leaves that to the sender of the notice):
-/// what went astray might be what the hook is there to stop.
+/// It has three parts (RFC 6522): words for people, `message/delivery-status`, and the header of the failed
+/// message. The body never goes back, also where RET=FULL asked for it (RFC 3461, 4.3 leaves that to the
+/// sender of the notice): what went astray might be what the hook is there to stop.
 pub fn build(notice: &Notice<'_>) -> Option<Dsn> {
     if notice.envelope.is_null_sender() {
         return None;

@@ -41,7 +41,7 @@ pub enum EditError {
 ///
 /// # Errors
 /// The first edit that may not be, with its first 64 characters.
-pub fn check(edits: &[HeaderEdit]) -> Result<(), EditError> {
+pub fn check_edits(edits: &[HeaderEdit]) -> Result<(), EditError> {
     if edits.len() > EDITS_MAX {
         return Err(EditError::TooMany { count: edits.len() });
     }
@@ -85,7 +85,7 @@ mod tests {
     use super::*;
 
     fn prepend(field: &str) -> Result<(), EditError> {
-        check(&[HeaderEdit::Prepend { field: field.into() }])
+        check_edits(&[HeaderEdit::Prepend { field: field.into() }])
     }
 
     #[test]
@@ -131,12 +131,12 @@ mod tests {
         assert!(matches!(prepend(&long), Err(EditError::FieldTooLong { length: 4518, .. })));
 
         let remove = HeaderEdit::Remove { name: "Subject".into() };
-        assert_eq!(check(&vec![remove.clone(); EDITS_MAX]), Ok(()));
+        assert_eq!(check_edits(&vec![remove.clone(); EDITS_MAX]), Ok(()));
         assert_eq!(
-            check(&vec![remove; EDITS_MAX + 1]),
+            check_edits(&vec![remove; EDITS_MAX + 1]),
             Err(EditError::TooMany { count: EDITS_MAX + 1 })
         );
         let no_name = HeaderEdit::Remove { name: "Subject:".into() };
-        assert!(matches!(check(&[no_name]), Err(EditError::NoName { .. })));
+        assert!(matches!(check_edits(&[no_name]), Err(EditError::NoName { .. })));
     }
 }

@@ -8,11 +8,11 @@ const COLUMNS: usize = 78;
 pub(crate) fn fold<'a>(start: &str, words: impl IntoIterator<Item = &'a str>) -> String {
     let mut folded = start.to_owned();
     let mut column = start.chars().count();
-    let mut blank = false;
+    let mut begun = false;
     for word in words.into_iter().filter(|word| !word.is_empty()) {
         let width = word.chars().count();
         // The first word stays beside the name where it can: some readers trip over an empty first line.
-        if column + 1 + width > COLUMNS && blank {
+        if column + 1 + width > COLUMNS && begun {
             folded.push_str("\r\n ");
             column = 1;
         } else {
@@ -21,13 +21,13 @@ pub(crate) fn fold<'a>(start: &str, words: impl IntoIterator<Item = &'a str>) ->
         }
         folded.push_str(word);
         column += width;
-        blank = true;
+        begun = true;
     }
     folded
 }
 
-/// `text` on one line of printable ASCII: runs of white space and control characters become one space, anything else `?`. At
-/// most `bytes_max` bytes.
+/// `text` on one line of printable ASCII: runs of white space and control characters become one space,
+/// anything else `?`. At most `bytes_max` bytes.
 pub(crate) fn one_line(text: &str, bytes_max: usize) -> String {
     let printable = |character: char| if character.is_ascii_graphic() { character } else { '?' };
     let blank = |character: char| character.is_whitespace() || character.is_control();

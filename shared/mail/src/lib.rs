@@ -10,7 +10,7 @@ pub mod received;
 pub mod trace;
 pub mod xtext;
 
-pub use edit::{EDITS_MAX, EditError, FIELD_BYTES_MAX, HeaderEdit, check};
+pub use edit::{EDITS_MAX, EditError, FIELD_BYTES_MAX, HeaderEdit, check_edits};
 pub use envelope::{
     ADDRESS_BYTES_MAX, BodyType, Envelope, Notify, PARAMETER_BYTES_MAX, Peer, RECIPIENTS_MAX,
     Recipient, Ret, SenderParameters,

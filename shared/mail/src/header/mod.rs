@@ -10,7 +10,7 @@
 mod authentication_results;
 mod scanner;
 
-use crate::edit::{EditError, HeaderEdit, check};
+use crate::edit::{EditError, HeaderEdit, check_edits};
 
 pub use scanner::{Header, HeaderScanner, HeaderTooLong, TRACES_MAX, VALUE_BYTES_MAX, scan};
 
@@ -48,15 +48,17 @@ pub fn fields(block: &[u8]) -> impl Iterator<Item = Field<'_>> {
 }
 
 /// The header block with the edits applied; every other byte is unchanged, and what stands behind the block
-/// in `block` is never touched. What the edits add stands on top, in their order; removals apply only to what was there.
+/// in `block` is never touched. What the edits add stands on top, in their order; removals apply only to what
+/// was there.
 ///
 /// An empty block (see the module's text) gets the empty line it lacks when something is added, since otherwise
-/// the body's first line would continue what was added, or pass for a field.
+/// the body's first line would continue what was added, or pass for a field. A mailbox separator stays above the fields
+/// that it came with; readers as strict as this module then take it and what follows for the body.
 ///
 /// # Errors
-/// When the edits do not pass [`check`].
+/// When the edits do not pass [`check_edits`].
 pub fn edit(block: &[u8], edits: &[HeaderEdit]) -> Result<Vec<u8>, EditError> {
-    check(edits)?;
+    check_edits(edits)?;
     let mut edited = Vec::with_capacity(block.len() + 1_024);
     for edit in edits {
         if let HeaderEdit::Prepend { field } = edit {
