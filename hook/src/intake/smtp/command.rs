@@ -278,7 +278,7 @@ fn orcpt(value: &str, utf8: bool) -> Result<String, Wrong> {
 /// Checks xtext and leaves it encoded.
 fn xtext(value: &str) -> Result<String, Wrong> {
     match gantry_mail::xtext::decode(value) {
-        Some(_) if value.len() <= PARAMETER_BYTES_MAX => Ok(value.to_owned()),
+        Ok(_) if value.len() <= PARAMETER_BYTES_MAX => Ok(value.to_owned()),
         _ => Err(BAD_PARAMETER),
     }
 }
@@ -292,6 +292,7 @@ fn xforward(rest: &str) -> Result<Vec<(String, String)>, Wrong> {
             return Err("501 5.5.4 No such attribute of XFORWARD");
         }
         let decoded = gantry_mail::xtext::decode(value)
+            .ok()
             .and_then(|bytes| String::from_utf8(bytes).ok())
             .filter(|text| text.len() <= PARAMETER_BYTES_MAX)
             .filter(|text| !text.chars().any(char::is_control))

@@ -5,19 +5,21 @@
 
 mod command;
 mod data;
+mod receive;
+mod serve;
+mod session;
+mod taking;
+mod wire;
 
-use std::io;
-use std::sync::Arc;
 use std::time::Duration;
 
 use gantry_config::Network;
 use gantry_protocol::pool::MailboxIndex;
-use tokio::net::TcpListener;
 
-use super::{Clock, Gate};
-use crate::disk::Disk;
+use super::Clock;
 use crate::release::{Offered, TraceKey};
-use crate::spool::Spool;
+
+pub use serve::serve;
 
 /// A mailbox's way in by SMTP, everything resolved.
 #[derive(Clone, Debug)]
@@ -105,19 +107,4 @@ impl Default for IntakeTimeouts {
             message: Duration::from_secs(3_600),
         }
     }
-}
-
-/// Serves SMTP on `listener` until the gate drains and the last session has ended. Dropping the future ends every
-/// session at once: messages that were not answered are still their senders'.
-///
-/// # Errors
-/// The listener failed for good; what may pass (no file descriptors left) is waited for.
-pub async fn serve<D: Disk>(
-    listener: TcpListener,
-    intake: Arc<SmtpIntake>,
-    spool: Arc<Spool<D>>,
-    gate: Gate,
-) -> io::Result<()> {
-    let _ = (listener, intake, spool, gate);
-    Ok(())
 }
