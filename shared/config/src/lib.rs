@@ -14,3 +14,7 @@ pub use error::{ConfigError, MISTAKES_MAX};
 pub use net::{Endpoint, Network, NoNetwork};
 pub use table::{Document, FILE_BYTES_MAX, Table, Value};
 pub use text::{check_name, check_need, closest, duration, duration_text, size, size_text};
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests fail by panicking")]
+mod tests;
