@@ -1,1 +1,47 @@
 //! How the protocol travels: QUIC, identities, join tokens, streams, back-off.
+//!
+//! Three steps lead to a link, each a type that only the one before can make:
+//! 1. [`Authority::create`] makes a cluster's certificate authority and the first host's identity.
+//! 2. [`Authority::issue_token`] and [`join`] give a worker its [`NodeIdentity`]; the private key never travels.
+//! 3. [`Server::bind`] on the host and [`connect`] on the worker make links. Both sides verify the other's
+//!    certificate before they read anything from it, and a link that is refused says why on both sides.
+//!
+//! A [`HostLink`] or [`WorkerLink`] has one control stream, at the highest priority, and one bidirectional stream for each
+//! reservation ([`FrameSender`], [`FrameReceiver`]).
+
+mod authority;
+mod backoff;
+mod certificate;
+mod client;
+mod durable;
+mod identity;
+mod join;
+mod link;
+mod name;
+mod refusal;
+mod revocation;
+mod server;
+mod stream;
+#[cfg(test)]
+mod tests;
+mod token;
+mod transport;
+
+pub use authority::{Authority, AuthorityError, TokenRequest};
+pub use backoff::Backoff;
+pub use client::{ConnectOptions, LinkError, connect};
+pub use identity::{
+    Clock, Identity, IdentityError, NoRole, NodeIdentity, Role, Serial, system_clock,
+};
+pub use join::{JoinError, join};
+pub use link::{
+    Closed, HostConnection, HostLink, HostReservationStream, WorkerConnection, WorkerLink,
+    WorkerReservationStream,
+};
+pub use name::{NameMask, NoMask, is_name};
+pub use refusal::{CloseCode, Refusal};
+pub use revocation::{RevocationError, Revocations};
+pub use server::{Accepted, Incoming, Server, ServerError, ServerOptions, common_version};
+pub use stream::{BodyReader, BodyWriter, FrameReceiver, FrameSender, StreamError};
+pub use token::{JoinToken, TokenError};
+pub use transport::TlsError;

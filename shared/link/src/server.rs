@@ -1,0 +1,360 @@
+//! The host's side: one UDP port, on which workers link and nodes join.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, SystemTime};
+
+use gantry_protocol::frame::{Hello, WorkerControl};
+use gantry_protocol::limits::{
+    GRABBERS_MAX, NAME_BYTES_MAX, NEEDS_MAX, RESERVATIONS_PER_GRABBER_MAX, TEXT_BYTES_MAX, VERSIONS,
+};
+use rustls::pki_types::CertificateDer;
+use tokio::sync::{Semaphore, mpsc};
+use tokio::time::timeout;
+use tracing::{debug, info, warn};
+
+use crate::authority::Authority;
+use crate::certificate;
+use crate::identity::{Clock, Identity, NodeIdentity, Role};
+use crate::join::{self, JoinDesk};
+use crate::link::{CONTROL_PRIORITY, Closed, HostConnection, HostLink, Wire, close};
+use crate::refusal::{CloseCode, Refusal};
+use crate::revocation::{RevocationError, Revocations};
+use crate::stream::StreamError;
+use crate::transport::{self, ALPN_JOIN, TlsError};
+
+/// Connections that are between their first packet and their hello (or the end of a join) at once. Each costs a
+/// signature, so a flood of them must not fill the host.
+const GREETINGS_MAX: usize = 64;
+/// Beyond this many, a peer's address must be proved by a round trip before it costs anything.
+const GREETINGS_UNPROVED_MAX: usize = GREETINGS_MAX / 2;
+/// From first packet to hello.
+const GREETING_TIME_MAX: Duration = Duration::from_secs(5);
+/// How long closing links are given to tell their peers.
+const SHUTDOWN_TIME_MAX: Duration = Duration::from_secs(1);
+
+/// What a server needs besides its identity.
+#[derive(Clone)]
+pub struct ServerOptions {
+    /// For the validity of certificates.
+    pub clock: Clock,
+}
+
+/// Listens for links and joins. Dropped, it closes them all.
+#[derive(Debug)]
+pub struct Server {
+    endpoint: quinn::Endpoint,
+    local: SocketAddr,
+    gate: Arc<Gate>,
+    incoming: mpsc::Receiver<Incoming>,
+    driver: tokio::task::JoinHandle<()>,
+}
+
+/// What happened at the port.
+#[derive(Debug)]
+pub enum Incoming {
+    /// A verified worker whose hello fits. The host answers with [`gantry_protocol::frame::Welcome`] or closes the link.
+    Link(Box<Accepted>),
+    /// A node got a certificate for a token.
+    Joined { remote: SocketAddr, identity: Identity },
+    /// Somebody was sent away, with this sentence. Already logged; some are left out when there are too many.
+    Refused { remote: SocketAddr, refusal: Refusal },
+}
+
+/// A link that waits for the host's welcome.
+#[derive(Debug)]
+pub struct Accepted {
+    pub identity: Identity,
+    pub hello: Hello,
+    /// The newest version that both speak.
+    pub version: u16,
+    pub link: HostLink,
+}
+
+/// How a server cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    #[error("listen on {address}/udp: {source}")]
+    Bind { address: SocketAddr, source: io::Error },
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+}
+
+impl Server {
+    /// Binds the port; when this returns, workers can link. With an authority nodes can join, too.
+    ///
+    /// # Errors
+    /// [`ServerError::Bind`] where the address cannot be had.
+    pub fn bind(
+        listen: SocketAddr,
+        identity: &NodeIdentity,
+        authority: Option<Arc<Authority>>,
+        options: ServerOptions,
+    ) -> Result<Self, ServerError> {
+        // The authority's certificate goes along, so that who joins can compare it with its token.
+        let chain = vec![identity.certificate.clone(), identity.authority.clone()];
+        let config = transport::server_config(chain, identity.key.clone_key())?;
+        let bound = |source| ServerError::Bind { address: listen, source };
+        let endpoint = quinn::Endpoint::server(config, listen).map_err(bound)?;
+        let local = endpoint.local_addr().map_err(bound)?;
+        let (sender, incoming) = mpsc::channel(GREETINGS_MAX);
+        let gate = Arc::new(Gate {
+            authority: identity.authority.clone(),
+            revocations: RwLock::new(identity.revocations.clone()),
+            revocations_path: identity.revocations_path.clone(),
+            stamp: Mutex::new(stamp(&identity.revocations_path)),
+            clock: options.clock,
+            places: Arc::new(Semaphore::new(GRABBERS_MAX)),
+            desk: authority.map(JoinDesk::new),
+        });
+        let driver = tokio::spawn(drive(endpoint.clone(), Arc::clone(&gate), sender));
+        Ok(Self { endpoint, local, gate, incoming, driver })
+    }
+
+    /// The address that was bound, with its port.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local
+    }
+
+    /// The next thing that happened at the port; `None` after [`Self::shutdown`]. May be cancelled.
+    pub async fn accept(&mut self) -> Option<Incoming> {
+        loop {
+            let incoming = self.incoming.recv().await?;
+            // It may have waited here while its certificate was revoked.
+            if let Incoming::Link(accepted) = &incoming
+                && let Err(refusal) = self.check(&accepted.identity)
+            {
+                accepted.link.connection.close(refusal.code, &refusal.text);
+                continue;
+            }
+            return Some(incoming);
+        }
+    }
+
+    /// Whether a peer's certificate still counts: not revoked, not expired. For live links, after each reload and now and then.
+    ///
+    /// # Errors
+    /// The reason, to close the link with.
+    pub fn check(&self, identity: &Identity) -> Result<(), Refusal> {
+        self.gate.revocations().check(identity)?;
+        if identity.expires < (self.gate.clock)() {
+            let text = format!("the certificate of {} has expired; join again", identity.name);
+            return Err(Refusal::new(CloseCode::Expired, text));
+        }
+        Ok(())
+    }
+
+    /// The number of the revocation list in use.
+    pub fn revocations_number(&self) -> u64 {
+        self.gate.revocations().number()
+    }
+
+    /// Reads the revocation list again where its file has changed, and says whether it has. Two system calls where not.
+    ///
+    /// # Errors
+    /// [`Self::reload`]'s.
+    pub fn reload_if_changed(&self) -> Result<bool, RevocationError> {
+        let now = stamp(&self.gate.revocations_path);
+        if *self.gate.stamp.lock().unwrap_or_else(PoisonError::into_inner) == now {
+            return Ok(false);
+        }
+        self.reload()?;
+        Ok(true)
+    }
+
+    /// Reads the revocation list again.
+    ///
+    /// # Errors
+    /// Where it is not signed by the authority, older than the one in use, or unreadable; the one in use stays.
+    pub fn reload(&self) -> Result<(), RevocationError> {
+        let gate = &self.gate;
+        // Taken before reading: a change in between is then seen next time.
+        let now = stamp(&gate.revocations_path);
+        *gate.stamp.lock().unwrap_or_else(PoisonError::into_inner) = now;
+        let newer = Revocations::load(&gate.revocations_path, &gate.authority)?;
+        gate.revocations.write().unwrap_or_else(PoisonError::into_inner).replace(newer)
+    }
+
+    /// Closes every link with this sentence and frees the port.
+    pub async fn shutdown(self, code: CloseCode, text: &str) {
+        let refusal = Refusal::new(code, text);
+        self.endpoint.close(refusal.code.number(), refusal.text.as_bytes());
+        // Peers that do not answer are not waited for.
+        let _ = timeout(SHUTDOWN_TIME_MAX, self.endpoint.wait_idle()).await;
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let refusal = Refusal::new(CloseCode::ShuttingDown, "the host is shutting down");
+        // A second close changes nothing.
+        self.endpoint.close(refusal.code.number(), refusal.text.as_bytes());
+        self.driver.abort();
+    }
+}
+
+/// The newest version that a peer and we speak.
+pub fn common_version(peer_min: u16, peer_max: u16) -> Option<u16> {
+    let version = peer_max.min(VERSIONS.1);
+    (version >= peer_min.max(VERSIONS.0)).then_some(version)
+}
+
+/// What every greeting looks at.
+struct Gate {
+    authority: CertificateDer<'static>,
+    revocations: RwLock<Revocations>,
+    revocations_path: PathBuf,
+    /// The list's file as last read.
+    stamp: Mutex<Stamp>,
+    clock: Clock,
+    /// One for each link.
+    places: Arc<Semaphore>,
+    /// `None` where the authority's key is elsewhere.
+    desk: Option<JoinDesk>,
+}
+
+/// Changes when a file is replaced: time of its last change, and length.
+type Stamp = Option<(Option<SystemTime>, u64)>;
+
+fn stamp(path: &std::path::Path) -> Stamp {
+    std::fs::metadata(path).ok().map(|file| (file.modified().ok(), file.len()))
+}
+
+impl std::fmt::Debug for Gate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Gate").finish_non_exhaustive()
+    }
+}
+
+impl Gate {
+    fn revocations(&self) -> std::sync::RwLockReadGuard<'_, Revocations> {
+        self.revocations.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn verify(&self, quic: &quinn::Connection) -> Result<Identity, Refusal> {
+        let chain = transport::peer_chain(quic);
+        let now = (self.clock)();
+        certificate::verify(&chain, &self.authority, Role::Worker, &self.revocations(), now)
+    }
+}
+
+/// Takes connections; each is greeted by a task of its own, so that a slow one keeps nobody waiting.
+async fn drive(endpoint: quinn::Endpoint, gate: Arc<Gate>, sender: mpsc::Sender<Incoming>) {
+    let greetings = Arc::new(Semaphore::new(GREETINGS_MAX));
+    while let Some(incoming) = endpoint.accept().await {
+        let Ok(permit) = Arc::clone(&greetings).try_acquire_owned() else {
+            incoming.refuse();
+            continue;
+        };
+        let busy = GREETINGS_MAX - greetings.available_permits() > GREETINGS_UNPROVED_MAX;
+        if busy && !incoming.remote_address_validated() && incoming.may_retry() {
+            // It fails only where `may_retry` is false.
+            let _ = incoming.retry();
+            continue;
+        }
+        let (gate, sender) = (Arc::clone(&gate), sender.clone());
+        tokio::spawn(async move {
+            greet(incoming, &gate, &sender).await;
+            drop(permit);
+        });
+    }
+}
+
+/// One connection from its first packet to what [`Server::accept`] gives out.
+async fn greet(incoming: quinn::Incoming, gate: &Gate, sender: &mpsc::Sender<Incoming>) {
+    let remote = incoming.remote_address();
+    let connecting = async { incoming.accept()?.await };
+    let quic = match timeout(GREETING_TIME_MAX, connecting).await {
+        Ok(Ok(quic)) => quic,
+        Ok(Err(error)) => return debug!(%remote, "handshake failed: {error}"),
+        Err(_) => return debug!(%remote, "handshake took too long"),
+    };
+    let greeting = async {
+        if transport::alpn(&quic).as_deref() == Some(ALPN_JOIN) {
+            let identity = join::admit(&quic, gate.desk.as_ref()).await?;
+            Ok(Incoming::Joined { remote, identity })
+        } else {
+            link(&quic, gate).await.map(Box::new).map(Incoming::Link)
+        }
+    };
+    let outcome = timeout(GREETING_TIME_MAX, greeting).await.unwrap_or_else(|_| {
+        let text = format!("nothing was said for {} seconds", GREETING_TIME_MAX.as_secs());
+        Err(Refusal::new(CloseCode::Limit, text))
+    });
+    match outcome {
+        Ok(incoming) => {
+            if let Incoming::Joined { identity, .. } = &incoming {
+                info!(%remote, name = identity.name, role = %identity.role, "joined");
+            }
+            // It fails only when the server is gone.
+            let _ = sender.send(incoming).await;
+        }
+        Err(refusal) => {
+            warn!(%remote, "refused: {refusal}");
+            close(&quic, &refusal);
+            // A flood of refusals must not keep links waiting: what does not fit has been logged.
+            let _ = sender.try_send(Incoming::Refused { remote, refusal });
+        }
+    }
+}
+
+/// Verifies the peer, and only then reads its hello.
+async fn link(quic: &quinn::Connection, gate: &Gate) -> Result<Accepted, Refusal> {
+    let identity = gate.verify(quic)?;
+    let place = Arc::clone(&gate.places).try_acquire_owned().map_err(|_| {
+        let text = format!("{GRABBERS_MAX} workers are linked already, which is the most");
+        Refusal::new(CloseCode::Limit, text)
+    })?;
+    let wire = Wire { quic: quic.clone(), peer: Arc::new(identity.clone()) };
+    let (sender, mut receiver) = wire.accept().await.map_err(|error| misbehaved(&error))?;
+    sender.set_priority(CONTROL_PRIORITY);
+    let hello = match receiver.recv().await {
+        Ok(Some(WorkerControl::Hello(hello))) => hello,
+        Ok(_) => {
+            let text = "the first frame was no hello";
+            return Err(Refusal::new(CloseCode::Misbehaved, text));
+        }
+        Err(error) => return Err(misbehaved(&error)),
+    };
+    let identity = certificate::check_name(identity, &hello.name)?;
+    check_bounds(&hello)?;
+    let Some(version) = common_version(hello.version_min, hello.version_max) else {
+        let text = format!(
+            "no common version: the worker speaks {} to {}, the host {} to {}",
+            hello.version_min, hello.version_max, VERSIONS.0, VERSIONS.1
+        );
+        return Err(Refusal::new(CloseCode::NoCommonVersion, text));
+    };
+    let connection = HostConnection { wire, _place: Arc::new(place) };
+    let link = HostLink { sender, receiver, connection };
+    Ok(Accepted { identity, hello, version, link })
+}
+
+/// A hello's lists and texts against the protocol's bounds.
+fn check_bounds(hello: &Hello) -> Result<(), Refusal> {
+    let what = if hello.resume.len() > RESERVATIONS_PER_GRABBER_MAX {
+        "reservations to resume"
+    } else if hello.provides.len() > NEEDS_MAX
+        || hello.provides.iter().any(|need| need.len() > NAME_BYTES_MAX)
+    {
+        "needs"
+    } else if hello.software.len() > TEXT_BYTES_MAX {
+        "name of its software"
+    } else {
+        return Ok(());
+    };
+    let text = format!("the hello is over the protocol's bounds: {what}");
+    Err(Refusal::new(CloseCode::Misbehaved, text))
+}
+
+/// For the peer's mistakes a sentence; what it closed itself is repeated.
+fn misbehaved(error: &StreamError) -> Refusal {
+    match error {
+        StreamError::LinkLost(Closed::ByPeer { code, text }) => {
+            Refusal::new(*code, format!("the worker closed the link: {text}"))
+        }
+        error => Refusal::new(CloseCode::Misbehaved, format!("read the hello: {error}")),
+    }
+}
