@@ -65,8 +65,8 @@ pub fn wanted(recipient: &Recipient) -> bool {
 /// 4.5.5), or none of the failures is [`wanted`].
 ///
 /// It has three parts (RFC 6522): words for people, `message/delivery-status`, and the header of the failed
-/// message. The body never goes back, also where RET=FULL asked for it (RFC 3461, 4.3 leaves that to the
-/// sender of the notice): what went astray might be what the hook is there to stop.
+/// message. The body never goes back, also where RET=FULL requests it (RFC 3461, 4.3): what went astray
+/// might be what the hook is there to stop.
 pub fn build(notice: &Notice<'_>) -> Option<Dsn> {
     if notice.envelope.is_null_sender() {
         return None;
@@ -255,7 +255,7 @@ fn returned_header(block: &[u8]) -> Vec<u8> {
 
 fn return_envelope(sender: &str) -> Envelope {
     let smtputf8 = !sender.is_ascii();
-    // A notice must never cause another (RFC 3461, 6.3 and 7.2).
+    // NOTIFY=NEVER: a notice must never cause another.
     let recipient =
         Recipient { address: sender.to_owned(), notify: Some(Notify::default()), orcpt: None };
     let mut envelope = Envelope { recipients: vec![recipient], ..Envelope::default() };

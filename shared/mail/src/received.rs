@@ -156,6 +156,8 @@ mod tests {
         );
         let v6 = Received { address: Some("2001:db8::1".parse().unwrap()), ..mapped };
         assert!(line(&v6).contains("([IPv6:2001:db8::1])"));
+        let odd = [recipient("joe> (x) <ann@example.com")];
+        assert!(!line(&received("x", &odd)).contains(" for "));
         let nothing = Received { address: None, ..received("", &[]) };
         assert!(line(&nothing).contains("from unknown by "));
     }

@@ -5,8 +5,8 @@
 //! transaction. So
 //! - nobody else can make a token: what is forged or another host's says nothing;
 //! - a token copied to other mail says nothing either, since that has another Message-ID or other recipients;
-//!   who copies those as well has made his own message look like a loop, and at worst it is held. A token never makes a
-//!   message skip anything;
+//!   who copies those as well has made his own message look like a loop, and at worst it is held. A token
+//!   never makes a message skip anything;
 //! - mail that comes again *lawfully* (forwarded to somebody else, sent on by a mailing list, or through another mailbox of the
 //!   same host) is no loop. A loop in which the recipients change on each round is left to the limit on
 //!   `Received` fields.
