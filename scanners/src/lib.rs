@@ -6,7 +6,7 @@
 pub mod api;
 pub mod clamd;
 pub mod registry;
-#[cfg(feature = "testkit")]
+#[cfg(any(test, feature = "testkit"))]
 pub mod testkit;
 pub mod unpack;
 pub mod yara;

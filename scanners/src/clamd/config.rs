@@ -15,7 +15,8 @@ pub struct ClamdConfig {
     /// The longest that connecting may take, and an answer to PING or VERSION.
     pub connect_timeout: Duration,
     /// The longest that one scan may take, sending included; less where the host grants less silence, since clamd
-    /// shows no progress while it scans. Beyond half of it the module is not ready.
+    /// shows no progress while it scans. Beyond half of it the module is not ready. Must be less than clamd's
+    /// `MaxScanTime` (120 s unless set): when that is over, clamd stops looking and says clean.
     pub scan_timeout: Duration,
     /// clamd's `StreamMaxLength`, in bytes. Nothing larger is sent.
     pub stream_bytes_max: u64,

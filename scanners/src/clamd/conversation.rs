@@ -157,12 +157,15 @@ impl AsyncRead for Wire {
         let before = buffer.filled().len();
         ready!(Pin::new(&mut self.socket).poll_read(context, buffer))?;
         let new = buffer.filled().get(before..).unwrap_or_default();
+        let ended = new.contains(&0);
         self.reply_bytes += new.len();
         if self.reply_bytes > REPLY_BYTES_MAX {
+            // A read that fails must not have filled anything.
+            buffer.set_filled(before);
             let text = format!("the reply is longer than {REPLY_BYTES_MAX} bytes");
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, text)));
         }
-        self.reply_ended = new.contains(&0);
+        self.reply_ended = ended;
         Poll::Ready(Ok(()))
     }
 }

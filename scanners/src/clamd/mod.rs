@@ -127,7 +127,8 @@ impl ClamdModule {
         // A scan that is given up is followed by a PING, and the silence must cover both.
         let ping_time = self.config.connect_timeout;
         let silence = job.progress.expect_silence(self.config.scan_timeout + 2 * ping_time);
-        let scan_time = silence.saturating_sub(2 * ping_time).max(silence / 2);
+        let scan_time =
+            silence.saturating_sub(2 * ping_time).max(silence / 2).min(self.config.scan_timeout);
 
         let permit = self.permits.acquire().await;
         let _permit = permit.map_err(|_closed| self.unavailable("it is shutting down"))?;

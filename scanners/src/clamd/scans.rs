@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 /// Which scans are under way; their number is bounded by the module's permits.
 #[derive(Default)]
@@ -35,7 +37,7 @@ impl Scans {
     /// How long the oldest has taken so far.
     pub(super) fn oldest(&self) -> Option<Duration> {
         let under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
-        under_way.began.values().next().map(Instant::elapsed)
+        under_way.began.values().next().map(|began| began.elapsed())
     }
 }
 

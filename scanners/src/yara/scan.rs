@@ -29,10 +29,10 @@ pub(super) struct Scan {
 
 /// What the pieces have shown so far.
 #[derive(Default)]
-struct Seen {
-    names: Vec<String>,
+pub(super) struct Seen {
+    pub(super) names: Vec<String>,
     /// Pieces on which the rules did not come to an end.
-    unfinished: Vec<String>,
+    pub(super) unfinished: Vec<String>,
 }
 
 impl Scan {
@@ -81,7 +81,7 @@ impl Scan {
 
 /// Something found outweighs whatever could not be looked at; of that, what was left out for its cost outweighs
 /// what needs a key, and that outweighs what is damaged. The reason names all of it.
-fn outcome(seen: Seen, report: Report) -> Outcome {
+pub(super) fn outcome(seen: Seen, report: Report) -> Outcome {
     if !seen.names.is_empty() {
         return Outcome::Found { names: seen.names };
     }
