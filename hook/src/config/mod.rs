@@ -185,3 +185,12 @@ impl Config {
         Document::new(path, text).resolve(read::config)
     }
 }
+
+#[cfg(test)]
+#[allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "tests fail by panicking"
+)]
+mod tests;

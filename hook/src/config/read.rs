@@ -118,7 +118,7 @@ fn distinct(read: &[(&Table<'_>, Option<Mailbox>)]) {
             let Intake::Smtp(taken) = &other.intake;
             if overlap(intake.listen, taken.listen) {
                 let problem =
-                    format!("intake: {} is taken by mailbox {:?}", intake.listen, other.name);
+                    format!("listen: {} is taken by mailbox {:?}", intake.listen, other.name);
                 table.wrong("intake", problem, "write another address or port");
             }
         }

@@ -58,3 +58,8 @@ impl Config {
         Document::new(path, text).resolve(read::config)
     }
 }
+
+// The example names a Unix socket.
+#[cfg(all(test, unix))]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests fail by panicking")]
+mod tests;

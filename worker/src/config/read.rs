@@ -135,8 +135,7 @@ fn yara(table: &Table<'_>) -> Option<YaraConfig> {
         table.wrong("bundled", "without bundled and other rules nothing would be found", remedy);
     }
     let default = Limits::default();
-    let read =
-        YaraConfig::new(name.clone().unwrap_or_default(), provides.clone().unwrap_or_default());
+    let concurrency = YaraConfig::new("", "").concurrency;
     let limits = Limits {
         bytes_max: table.or("unpacked_max", default.bytes_max, |value| value.size(MIB..=1 << 40)),
         ratio_max: table.or("ratio_max", default.ratio_max, |value| value.integer(1..=100_000)),
@@ -145,12 +144,17 @@ fn yara(table: &Table<'_>) -> Option<YaraConfig> {
         depth_max: table.or("depth_max", default.depth_max, |value| value.integer(1..=1_000)),
         time_max: duration(table, "time_max", default.time_max, SECOND..=limits::SILENCE_MAX),
     };
-    let concurrency = table.or("concurrency", read.concurrency, |value| {
+    let concurrency = table.or("concurrency", concurrency, |value| {
         value.integer(1..=limits::RESERVATIONS_PER_GRABBER_MAX)
     });
-    name?;
-    provides?;
-    Some(YaraConfig { rules: rules?, bundled, limits, concurrency, ..read })
+    Some(YaraConfig {
+        name: name?,
+        provides: provides?,
+        rules: rules?,
+        bundled,
+        limits,
+        concurrency,
+    })
 }
 
 fn clamd(table: &Table<'_>) -> Option<ClamdConfig> {
@@ -159,9 +163,10 @@ fn clamd(table: &Table<'_>) -> Option<ClamdConfig> {
     let address = table
         .required("address", "write where clamd listens, such as \"unix:/run/clamav/clamd.ctl\" or \"tcp:127.0.0.1:3310\"")
         .and_then(|value| clamd_address(&value, &table.folder()));
-    let default = ClamdConfig::new(name?, provides?, address?);
+    let nowhere = ClamdAddress::Tcp(String::new());
+    let default = ClamdConfig::new("", "", address.clone().unwrap_or(nowhere));
     let size = |key, default| table.or(key, default, |value| value.size(MIB..=1 << 40));
-    Some(ClamdConfig {
+    let read = ClamdConfig {
         connect_timeout: duration(
             table,
             "connect_timeout",
@@ -180,7 +185,8 @@ fn clamd(table: &Table<'_>) -> Option<ClamdConfig> {
             value.integer(1..=limits::RESERVATIONS_PER_GRABBER_MAX)
         }),
         ..default
-    })
+    };
+    Some(ClamdConfig { name: name?, provides: provides?, address: address?, ..read })
 }
 
 fn clamd_address(value: &Value<'_>, folder: &Path) -> Option<ClamdAddress> {

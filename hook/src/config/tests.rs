@@ -1,0 +1,538 @@
+use std::path::Path;
+use std::time::Duration;
+
+use gantry_config::ConfigError;
+use proptest::prelude::*;
+
+use super::*;
+
+/// As the project's documents show it; `docs/configuration.md` has it too.
+const EXAMPLE: &str = r#"name = "mx1"
+spool = "spool"                       # relative to this file
+listen = "127.0.0.1:4733"             # QUIC
+[[mailbox]]
+name = "mail.box"
+intake = { type = "smtp", listen = "127.0.0.1:10025" }
+release = { type = "smtp", address = "127.0.0.1:10026" }
+needs = ["virus"]                     # required; [] says that nothing is asked
+custody = "upstream"                  # or "hook"
+answer_within = "120s"                # upstream only; this is the default
+when_unprocessed = "tempfail"
+"#;
+
+fn load(text: &str) -> Result<Config, Vec<ConfigError>> {
+    Config::from_text(Path::new("hook.toml"), text)
+}
+
+/// The example with one line replaced; an empty `by` leaves the lines behind it where they are.
+fn with(line: &str, by: &str) -> String {
+    assert!(EXAMPLE.lines().any(|own| own.starts_with(line)), "{line:?} is in the example");
+    let replaced = EXAMPLE.lines().map(|own| if own.starts_with(line) { by } else { own });
+    replaced.collect::<Vec<_>>().join("\n")
+}
+
+fn mistakes(text: &str) -> Vec<String> {
+    load(text).err().unwrap_or_default().iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn the_example_means_what_it_says() {
+    let config = load(EXAMPLE).unwrap();
+    let here = std::env::current_dir().unwrap();
+    assert_eq!(config.name, "mx1");
+    assert_eq!(config.spool, here.join("spool"));
+    assert_eq!(config.identity_dir, here);
+    assert_eq!(config.listen, "127.0.0.1:4733".parse().unwrap());
+    assert_eq!(config.advertise, None);
+    assert_eq!(config.reservation, Reservation::default());
+    assert_eq!(config.limits, Limits::default());
+    let [mailbox] = config.mailboxes.as_slice() else { panic!("one mailbox") };
+    assert_eq!(mailbox.name, "mail.box");
+    assert_eq!(mailbox.needs, ["virus"]);
+    assert_eq!(
+        mailbox.custody,
+        Custody::Upstream {
+            answer_within: Duration::from_secs(120),
+            upstream_timeout: None,
+            when_unprocessed: UpstreamUnprocessed::TempFail,
+        }
+    );
+    let Intake::Smtp(intake) = &mailbox.intake;
+    assert_eq!(intake.listen, "127.0.0.1:10025".parse().unwrap());
+    assert_eq!(intake.host_name, "mx1");
+    assert_eq!(intake.peers, Network::LOOPBACK);
+    assert_eq!(intake.xforward_from, Network::LOOPBACK);
+    assert_eq!(intake.stray_cr_lf, StrayCrLf::Reject);
+    assert_eq!(intake.limits, SmtpLimits::default());
+    assert_eq!(intake.timeouts, IntakeTimeouts::default());
+    let Release::Smtp(release) = &mailbox.release;
+    assert_eq!(release.address.to_string(), "127.0.0.1:10026");
+    assert_eq!(release.timeouts, SmtpTimeouts::default());
+    assert!(release.xforward);
+    // Only answer_within has a default among what decides about unprocessed mail.
+    assert_eq!(load(&with("answer_within", "")).unwrap(), config);
+}
+
+#[test]
+fn both_custodies_with_everything_they_know() {
+    let custody = |text: &str| load(text).unwrap().mailboxes.remove(0).custody;
+    for (word, meaning) in [
+        ("tempfail", UpstreamUnprocessed::TempFail),
+        ("wait", UpstreamUnprocessed::Wait),
+        ("hold", UpstreamUnprocessed::Hold),
+        ("release-unscanned", UpstreamUnprocessed::ReleaseUnscanned),
+    ] {
+        let text = with("when_unprocessed", &format!("when_unprocessed = {word:?}"));
+        let Custody::Upstream { when_unprocessed, .. } = custody(&text) else { panic!("{word}") };
+        assert_eq!(when_unprocessed, meaning);
+    }
+    let after = Duration::from_secs(4 * 3600);
+    for (lines, meaning) in [
+        (r#"when_unprocessed = "wait""#, HookUnprocessed::Wait),
+        (
+            r#"when_unprocessed = "hold"
+after = "4h""#,
+            HookUnprocessed::Hold { after },
+        ),
+        (
+            r#"when_unprocessed = "release-unscanned"
+after = "4h""#,
+            HookUnprocessed::ReleaseUnscanned { after },
+        ),
+    ] {
+        let text = with("when_unprocessed", lines);
+        let text = text.replace("custody = \"upstream\"", "custody = \"hook\"");
+        let text = text.replace("answer_within = \"120s\"", "warn_after = \"1h\"");
+        assert_eq!(custody(&text), Custody::Hook { when_unprocessed: meaning });
+    }
+}
+
+#[test]
+fn what_decides_about_unprocessed_mail_must_be_written() {
+    assert_eq!(
+        mistakes(&with("needs", "")),
+        [
+            "hook.toml:4: mailbox \"mail.box\": needs: it is missing; write what must have been done with a message \
+          before it may leave, such as needs = [\"virus\"]; needs = [] says that nothing is asked"
+        ]
+    );
+    assert_eq!(
+        mistakes(&with("when_unprocessed", "")),
+        [
+            "hook.toml:4: mailbox \"mail.box\": when_unprocessed: it is missing; write what happens when no worker \
+          answers in time: \"tempfail\" (4xx, the sender keeps it), \"wait\" (store it and wait for a worker), \
+          \"hold\" (store it for an operator) or \"release-unscanned\" (let it through)"
+        ]
+    );
+    assert_eq!(
+        mistakes(&with("custody", "")),
+        [
+            "hook.toml:4: mailbox \"mail.box\": custody: it is missing; write \"upstream\" (the sender keeps the \
+          message until it is processed) or \"hook\" (it is stored here and answered at once)"
+        ]
+    );
+    assert!(
+        load(&with("needs", "needs = []")).is_ok_and(|config| config.mailboxes[0].needs.is_empty())
+    );
+}
+
+#[test]
+fn every_key_reaches_its_place() {
+    let text = "name = 'mx1'\nspool = '/var/spool/gantry'\nidentity = 'keys'\nlisten = '[::]:4733'\n\
+        advertise = 'mx1.example.com:4733'\n\
+        [reservation]\nbeat = '100ms'\nbeat_idle = '1s'\ntime_max = '10m'\nsilence_max = '5m'\nattempts_max = 4\n\
+        returns_max = 50\n\
+        [limits]\nupstream_memory_max = '5MiB'\nupstream_disk_max = '6GiB'\n\
+        [[mailbox]]\nname = 'in'\nneeds = []\ncustody = 'upstream'\nanswer_within = '80s'\nupstream_timeout = '90s'\n\
+        when_unprocessed = 'wait'\nwarn_after = '7m'\n\
+        [mailbox.intake]\ntype = 'smtp'\nlisten = '0.0.0.0:25'\nhostname = 'in.example.com'\npeers = ['10.0.0.0/8']\n\
+        xforward_from = ['10.0.0.1']\nrecipients_max = 8\nmessage_size_max = '9MiB'\nconnections_max = 10\n\
+        connections_per_client_max = 2\nstray_cr_lf = 'normalise'\ncommand_timeout = '11s'\ndata_timeout = '12s'\n\
+        message_timeout = '13s'\n\
+        [mailbox.release]\ntype = 'smtp'\naddress = 'out.example.com:26'\nhostname = 'hook.example.com'\n\
+        authserv_id = 'id.example.com'\nxforward = false\nconnect_timeout = '14s'\ncommand_timeout = '15s'\n\
+        data_timeout = '16s'\nblock_timeout = '17s'\nfinal_dot_timeout = '18s'\ntotal_timeout = '19s'\n\
+        connections_max = 20\nqueue_lifetime = '21h'\nretry_first = '22s'\nretry_max = '23m'\n";
+    let config = load(text).unwrap();
+    let seconds = Duration::from_secs;
+    assert_eq!(config.spool, Path::new("/var/spool/gantry"));
+    assert_eq!(config.identity_dir, std::env::current_dir().unwrap().join("keys"));
+    assert_eq!(config.advertise.unwrap().to_string(), "mx1.example.com:4733");
+    let reservation = config.reservation;
+    assert_eq!((reservation.beat, reservation.beat_idle), (Duration::from_millis(100), seconds(1)));
+    assert_eq!((reservation.time_max, reservation.silence_max), (seconds(600), seconds(300)));
+    assert_eq!((reservation.attempts_max, reservation.returns_max), (4, 50));
+    assert_eq!(config.limits.upstream_memory_bytes_max, 5 << 20);
+    assert_eq!(config.limits.upstream_disk_bytes_max, 6 << 30);
+    let mailbox = &config.mailboxes[0];
+    assert_eq!(mailbox.warn_after, seconds(420));
+    assert_eq!(
+        mailbox.custody,
+        Custody::Upstream {
+            answer_within: seconds(80),
+            upstream_timeout: Some(seconds(90)),
+            when_unprocessed: UpstreamUnprocessed::Wait,
+        }
+    );
+    let Intake::Smtp(intake) = &mailbox.intake;
+    assert_eq!(intake.host_name, "in.example.com");
+    assert_eq!(intake.peers, ["10.0.0.0/8".parse().unwrap()]);
+    assert_eq!(intake.xforward_from, ["10.0.0.1".parse().unwrap()]);
+    assert_eq!(intake.stray_cr_lf, StrayCrLf::Normalise);
+    assert_eq!((intake.limits.recipients_max, intake.limits.message_bytes_max), (8, 9 << 20));
+    assert_eq!((intake.limits.connections_max, intake.limits.connections_per_client_max), (10, 2));
+    assert_eq!((intake.timeouts.command, intake.timeouts.data), (seconds(11), seconds(12)));
+    assert_eq!(intake.timeouts.message, seconds(13));
+    let Release::Smtp(release) = &mailbox.release;
+    assert_eq!(release.address.to_string(), "out.example.com:26");
+    assert_eq!(release.host_name, "hook.example.com");
+    assert_eq!(release.authserv_id, "id.example.com");
+    assert!(!release.xforward);
+    let timeouts = &release.timeouts;
+    assert_eq!((timeouts.connect, timeouts.command), (seconds(14), seconds(15)));
+    assert_eq!((timeouts.data, timeouts.block), (seconds(16), seconds(17)));
+    assert_eq!((timeouts.final_dot, timeouts.total), (seconds(18), seconds(19)));
+    assert_eq!(release.connections_max, 20);
+    assert_eq!(release.queue_lifetime, seconds(21 * 3600));
+    assert_eq!((release.retry_first, release.retry_max), (seconds(22), seconds(23 * 60)));
+    for key in KEYS.iter().flat_map(|(_, keys)| *keys).filter(|key| **key != "after") {
+        let written = [format!("\n{key} = "), format!("[{key}]"), format!("[mailbox.{key}]")];
+        assert!(
+            *key == "name" || written.iter().any(|form| text.contains(form)),
+            "{key} is tried here"
+        );
+    }
+}
+
+/// Each line that may stand in for one of the example's, and what is said of it.
+const MISTAKES: &[(&str, &str, &str)] = &[
+    (
+        "name = \"mx1\"",
+        "name = \"MX1\"",
+        "hook.toml:1: name: \"MX1\": a name consists of a-z, 0-9, \".\" and \"-\"; write \"mx1\"",
+    ),
+    (
+        "name = \"mx1\"",
+        "name = \"ca\"",
+        "hook.toml:1: name: \"ca\": this is what the files of the certificate authority are called; write a name \
+         such as \"mx1\"",
+    ),
+    (
+        "spool",
+        "",
+        "hook.toml:1: spool: it is missing; write the folder for the messages, such as spool = \"spool\"",
+    ),
+    (
+        "listen",
+        "listen = \"mx1:4733\"",
+        "hook.toml:3: listen: \"mx1:4733\": it is no address with a port (names are not looked up); write an address \
+         such as \"127.0.0.1:10025\" or \"[::1]:10025\"",
+    ),
+    (
+        "name = \"mail.box\"",
+        "name = \"../etc\"",
+        "hook.toml:5: mailbox \"../etc\": name: \"../etc\": a name consists of a-z, 0-9, \".\" and \"-\"; write a name \
+         such as \"mail.box\"",
+    ),
+    (
+        "name = \"mail.box\"",
+        "name = \".box\"",
+        "hook.toml:5: mailbox \".box\": name: \".box\": a name, and each of its parts between dots, starts and ends \
+         with a letter or digit; write a name such as \"mail.box\"",
+    ),
+    (
+        "intake",
+        "intake = { type = \"smpt\", listen = \"127.0.0.1:10025\" }",
+        "hook.toml:6: mailbox \"mail.box\": intake: type: \"smpt\": there is no such word here; did you mean \"smtp\"?; \
+         write \"smtp\"",
+    ),
+    (
+        "intake",
+        "intake = { listen = \"127.0.0.1:10025\" }",
+        "hook.toml:6: mailbox \"mail.box\": intake: type: it is missing; write { type = \"smtp\", listen = \
+         \"127.0.0.1:10025\" }",
+    ),
+    (
+        "intake",
+        "intake = { type = \"smtp\", listen = \"0.0.0.0:10025\" }",
+        "hook.toml:6: mailbox \"mail.box\": intake: peers: a listener that is not on loopback is an open relay unless \
+         it says who may use it; write peers = [\"192.0.2.7\"] with your mail servers' addresses, or listen on \
+         127.0.0.1",
+    ),
+    (
+        "intake",
+        "intake = { type = \"smtp\", listen = \"0.0.0.0:10025\", peers = [\"10.1.2.3/8\"] }",
+        "hook.toml:6: mailbox \"mail.box\": intake: peers: \"10.1.2.3/8\": its address has bits beyond the prefix; did \
+         you mean \"10.0.0.0/8\"?; write addresses or networks, such as [\"192.0.2.7\", \"10.0.0.0/8\"]",
+    ),
+    (
+        "intake",
+        "intake = { type = \"smtp\", listen = \"127.0.0.1:10025\", peers = [] }",
+        "hook.toml:6: mailbox \"mail.box\": intake: peers: nobody may use this listener; write at least one address \
+         or network",
+    ),
+    (
+        "intake",
+        "intake = { type = \"smtp\", listen = \"127.0.0.1:10025\", connections_max = 5, \
+         connections_per_client_max = 6 }",
+        "hook.toml:6: mailbox \"mail.box\": intake: connections_per_client_max: it is more than connections_max; write \
+         at most 5, or a larger connections_max",
+    ),
+    (
+        "intake",
+        "intake = { type = \"smtp\", listen = \"127.0.0.1:10025\", message_size_max = 1000 }",
+        "hook.toml:6: mailbox \"mail.box\": intake: message_size_max: a size has a unit; write \"1000B\" if bytes are \
+         meant",
+    ),
+    (
+        "intake",
+        "intake = { type = \"smtp\", listen = \"127.0.0.1:10025\", stray_cr_lf = \"keep\" }",
+        "hook.toml:6: mailbox \"mail.box\": intake: stray_cr_lf: \"keep\": there is no such word here; write \"reject\" \
+         or \"normalise\"",
+    ),
+    (
+        "release",
+        "release = { type = \"smtp\", address = \"127.0.0.1\" }",
+        "hook.toml:7: mailbox \"mail.box\": release: address: \"127.0.0.1\": it has no port; write host and port, such \
+         as \"127.0.0.1:10026\"",
+    ),
+    (
+        "release",
+        "release = { type = \"smtp\", address = \"127.0.0.1:10025\" }",
+        "hook.toml:7: mailbox \"mail.box\": release: address: 127.0.0.1:10025 is the intake of mailbox \"mail.box\", so \
+         mail would come back for ever; write the address of the next mail server",
+    ),
+    (
+        "release",
+        "release = { type = \"smtp\", address = \"127.0.0.1:10026\", connect_timeout = \"120s\" }",
+        "hook.toml:7: mailbox \"mail.box\": release: connect_timeout: the sender is answered within \"120s\" \
+         (answer_within), before a connection is given up; write a shorter one",
+    ),
+    (
+        "release",
+        "release = { type = \"smtp\", address = \"127.0.0.1:10026\", retry_first = \"2h\", retry_max = \"1h\" }",
+        "hook.toml:7: mailbox \"mail.box\": release: retry_max: it is shorter than retry_first; write at least \"2h\"",
+    ),
+    (
+        "release",
+        "release = \"127.0.0.1:10026\"",
+        "hook.toml:7: mailbox \"mail.box\": release: it is a string; write a table: { key = value, ... }",
+    ),
+    (
+        "needs",
+        "needs = \"virus\"",
+        "hook.toml:8: mailbox \"mail.box\": needs: it is a string; write what must have been done with a message \
+         before it may leave, such as needs = [\"virus\"]; needs = [] says that nothing is asked",
+    ),
+    (
+        "needs",
+        "needs = [\"virus\", \"spam\", \"virus\"]",
+        "hook.toml:8: mailbox \"mail.box\": needs: \"virus\" stands there twice; write it once",
+    ),
+    (
+        "needs",
+        "needs = [\"a.b\"]",
+        "hook.toml:8: mailbox \"mail.box\": needs: \"a.b\": a need has no dots; write a word such as \"virus\"",
+    ),
+    (
+        "answer_within",
+        "answer_whitin = \"120s\"",
+        "hook.toml:10: mailbox \"mail.box\": answer_whitin: there is no such key; did you mean \"answer_within\"?",
+    ),
+    (
+        "answer_within",
+        "answer_within = 120",
+        "hook.toml:10: mailbox \"mail.box\": answer_within: a duration has a unit; write \"120s\" if seconds are meant",
+    ),
+    (
+        "answer_within",
+        "answer_within = \"10m\"",
+        "hook.toml:10: mailbox \"mail.box\": answer_within: \"10m\" is too much; write \"1s\" to \"540s\"",
+    ),
+    (
+        "answer_within",
+        "answer_within = \"soon\"",
+        "hook.toml:10: mailbox \"mail.box\": answer_within: \"soon\": a duration is a whole number and ms, s, m, h or \
+         d; write \"1s\" to \"540s\"",
+    ),
+    (
+        "answer_within",
+        "after = \"4h\"",
+        "hook.toml:10: mailbox \"mail.box\": after: the sender does not wait that long; remove it; answer_within says \
+         how long it waits",
+    ),
+    (
+        "answer_within",
+        "upstream_timeout = \"100s\"",
+        "hook.toml:4: mailbox \"mail.box\": answer_within: the sender gives up after \"100s\" (upstream_timeout), so an \
+         answer within \"120s\" comes too late; write a shorter one, or let the sender wait longer",
+    ),
+    (
+        "when_unprocessed",
+        "when_unprocessed = \"release\"",
+        "hook.toml:11: mailbox \"mail.box\": when_unprocessed: \"release\": there is no such word here; write \
+         \"tempfail\" or \"wait\" or \"hold\" or \"release-unscanned\"",
+    ),
+    (
+        "custody",
+        "custody = \"hook\"",
+        "hook.toml:10: mailbox \"mail.box\": answer_within: in the hook's custody the sender is answered at once; \
+         remove it, or write custody = \"upstream\"",
+    ),
+];
+
+#[test]
+fn every_mistake_names_its_line_its_key_and_the_remedy() {
+    for (line, by, message) in MISTAKES {
+        let told = mistakes(&with(line, by));
+        assert_eq!(told.first().map(String::as_str), Some(*message), "{by}");
+    }
+}
+
+#[test]
+fn the_hooks_custody_refuses_what_only_a_waiting_sender_has() {
+    let hook = |lines: &str| {
+        let text = with("when_unprocessed", lines).replace("\"upstream\"", "\"hook\"");
+        mistakes(&text.replace("answer_within = \"120s\"", ""))
+    };
+    let told = hook("when_unprocessed = \"tempfail\"");
+    assert!(
+        told[0].starts_with("hook.toml:11: mailbox \"mail.box\": when_unprocessed: in the hook's custody the sender already has our yes; write what happens"),
+        "{told:?}"
+    );
+    for word in ["hold", "release-unscanned"] {
+        assert_eq!(
+            hook(&format!("when_unprocessed = {word:?}")),
+            [
+                "hook.toml:11: mailbox \"mail.box\": when_unprocessed: it needs the time after which it happens; add \
+              after = \"4h\""
+            ]
+        );
+    }
+    assert_eq!(
+        hook("after = \"4h\"\nwhen_unprocessed = \"wait\""),
+        [
+            "hook.toml:11: mailbox \"mail.box\": after: \"wait\" is for as long as it takes; remove it, or write \
+          when_unprocessed = \"hold\""
+        ]
+    );
+}
+
+#[test]
+fn mailboxes_share_neither_name_nor_listener() {
+    let second = EXAMPLE.split_once("[[mailbox]]").unwrap().1;
+    let text = format!("{EXAMPLE}[[mailbox]]{second}");
+    assert_eq!(
+        mistakes(&text),
+        [
+            "hook.toml:13: mailbox \"mail.box\": name: another mailbox has this name; write a name of its own",
+            "hook.toml:14: mailbox \"mail.box\": intake: listen: 127.0.0.1:10025 is taken by mailbox \"mail.box\"; write \
+             another address or port"
+        ]
+    );
+    let apart = text.replacen("mail.box", "out.box", 1).replacen("10025", "10125", 1);
+    assert_eq!(load(&apart).unwrap().mailboxes.len(), 2);
+    let free = text.replacen("mail.box", "out.box", 1).replace("10025", "0");
+    assert!(load(&free).is_ok(), "port 0 stands for any free one");
+}
+
+#[test]
+fn all_mistakes_are_told_in_the_order_of_the_file() {
+    let text = "nmae = 'mx1'\nspool = 3\nlisten = '127.0.0.1:4733'\n[reservation]\nattempts_max = 10\nbeat = '1h'\n\
+                [limits]\nupstream_memory_max = '1GB'\n[[mailbox]]\nname = 'a'\ncustody = 'none'\n";
+    let told = mistakes(text);
+    let places: Vec<_> = told.iter().map(|line| line.split("; ").next().unwrap()).collect();
+    assert_eq!(
+        places,
+        [
+            "hook.toml:1: nmae: there is no such key",
+            "hook.toml:1: name: it is missing",
+            "hook.toml:2: spool: it is a number",
+            "hook.toml:5: reservation: attempts_max: 10 is too much",
+            "hook.toml:6: reservation: beat: \"1h\" is too much",
+            "hook.toml:8: limits: upstream_memory_max: \"1GB\": a size is a whole number and B, KiB, MiB, GiB or TiB",
+            "hook.toml:9: mailbox \"a\": needs: it is missing",
+            "hook.toml:9: mailbox \"a\": intake: it is missing",
+            "hook.toml:9: mailbox \"a\": release: it is missing",
+            "hook.toml:11: mailbox \"a\": custody: \"none\": there is no such word here",
+        ]
+    );
+}
+
+#[test]
+fn a_hook_without_mailboxes_has_nothing_to_do() {
+    let text = EXAMPLE.split_once("[[mailbox]]").unwrap().0;
+    assert_eq!(
+        mistakes(text),
+        ["hook.toml:1: mailbox: there is none; write at least one [[mailbox]]"]
+    );
+    let table = with("[[mailbox]]", "[mailbox]");
+    assert_eq!(
+        mistakes(&table)[0],
+        "hook.toml:4: mailbox: it is a table; write [[mailbox]] above its keys"
+    );
+}
+
+#[test]
+fn reservations_cannot_outlast_themselves() {
+    let with = |lines: &str| format!("{EXAMPLE}[reservation]\n{lines}");
+    let short = load(&with("time_max = '2m'")).unwrap().reservation;
+    assert_eq!(short.silence_max, Duration::from_secs(120), "a default gives way");
+    assert_eq!(
+        mistakes(&with("time_max = '2m'\nsilence_max = '3m'")),
+        [
+            "hook.toml:14: reservation: silence_max: it is longer than time_max; write at most \"120s\", or a longer \
+          time_max"
+        ]
+    );
+    assert_eq!(
+        mistakes(&with("beat = '2s'\nbeat_idle = '1s'")),
+        [
+            "hook.toml:14: reservation: beat_idle: it is shorter than beat; write at least \"2s\", or a shorter beat"
+        ]
+    );
+}
+
+#[test]
+fn every_key_stands_in_the_documentation() {
+    let document = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/configuration.md");
+    let document = std::fs::read_to_string(document).unwrap();
+    for (table, keys) in KEYS {
+        let heading = format!("### hook: `{table}`\n");
+        let section = document.split_once(&heading).unwrap_or_else(|| panic!("no {heading}")).1;
+        let section = section.split("\n#").next().unwrap();
+        for key in *keys {
+            assert!(section.contains(&format!("\n| `{key}` |")), "{table}: {key}");
+        }
+        for line in section.lines().filter_map(|line| line.strip_prefix("| `")) {
+            let key = line.split('`').next().unwrap();
+            assert!(keys.contains(&key), "{table}: {key} is documented and unknown");
+        }
+    }
+    assert!(document.contains(EXAMPLE), "the example stands there as it is tested here");
+}
+
+proptest! {
+    /// Nothing that a file can hold ends in a panic, and what is refused is refused with a reason.
+    #[test]
+    fn random_text_is_read_or_refused(text in ".{0,200}") {
+        if let Err(mistakes) = load(&text) {
+            prop_assert!(!mistakes.is_empty());
+        }
+    }
+
+    /// The example with a random piece replaced: deeper in than random text gets.
+    #[test]
+    fn the_damaged_example_is_read_or_refused(
+        from in 0..EXAMPLE.len(),
+        length in 0..40_usize,
+        by in prop_oneof!["[ -~]{0,20}", "[0-9]{1,30}[a-zA-Z]{0,3}", "\\PC{0,8}", "\"\"\"|\\[\\[|\\{|\\[limits\\]|= -1|true"],
+    ) {
+        let to = (from + length).min(EXAMPLE.len());
+        let text = format!("{}{by}{}", &EXAMPLE[..from], &EXAMPLE[to..]);
+        if let Err(mistakes) = load(&text) {
+            prop_assert!(!mistakes.is_empty());
+            prop_assert!(mistakes.len() <= gantry_config::MISTAKES_MAX);
+        }
+    }
+}
