@@ -11,6 +11,9 @@ pub enum SpoolError {
     /// The disk said no: full, read-only, broken, or not ours.
     #[error("{doing} {}: {source}", path.display())]
     Io { doing: &'static str, path: PathBuf, source: io::Error },
+    /// What was written may or may not be on the disk.
+    #[error("make {} durable: {source}", path.display())]
+    Sync { path: PathBuf, source: io::Error },
     #[error(
         "open spool {}: another hook is using it; stop that one first, or give this one a spool of its own",
         root.display()
@@ -44,6 +47,8 @@ pub enum SpoolError {
     VolatileFull { max: u64 },
     #[error("take message in: {what} is larger than the {max} bytes of the spool's format")]
     TooLarge { what: &'static str, max: u64 },
+    #[error("store message: there is no mailbox of index {index}")]
+    NoMailbox { index: u16 },
     #[error("store message: mailbox {} has all its {max} folders full", mailbox.display())]
     FoldersFull { mailbox: PathBuf, max: u32 },
 }
@@ -57,5 +62,10 @@ impl SpoolError {
     /// For `map_err`: what was being done, and to which file.
     pub(super) fn io(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         move |source| SpoolError::Io { doing, path: path.to_owned(), source }
+    }
+
+    /// For `map_err`: a sync that failed.
+    pub(super) fn sync(path: &Path) -> impl FnOnce(io::Error) -> Self {
+        move |source| SpoolError::Sync { path: path.to_owned(), source }
     }
 }

@@ -11,22 +11,51 @@
 //! All methods block and may be called from any number of threads; no lock that two messages share is held while the
 //! disk works.
 
+mod body;
+mod bounce;
+mod change;
 mod error;
+mod folders;
+mod incoming;
+mod index;
+mod name;
+mod open;
+mod record;
+mod stored;
+mod suspects;
+#[cfg(test)]
+mod tests;
+mod volatile;
 
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use gantry_mail::Envelope;
 use gantry_protocol::id::{Digest, Epoch, MessageId};
-use gantry_protocol::pool::{
-    Change, MailboxIndex, RecipientResult, Recovered, Stored, StoredState,
-};
+use gantry_protocol::pool::{MailboxIndex, RecipientResult, Recovered, StoredState};
 use gantry_protocol::time::Moment;
 use gantry_protocol::verdict::Verdict;
+use serde::{Deserialize, Serialize};
+
+pub use body::Body;
+pub use error::SpoolError;
+pub use incoming::Incoming;
+pub use suspects::{SUSPECTS_MAX, Suspect, Suspects};
+pub use volatile::Volatile;
 
 use crate::disk::Disk;
+use folders::Folders;
+use index::Index;
+use volatile::VolatileStore;
 
-pub use error::SpoolError;
+/// The socket of the operator's commands lies in the spool.
+pub const CONTROL_SOCKET: &str = "control";
+const LOCK_FILE: &str = "lock";
+const FORMAT_FILE: &str = "format";
+const EPOCH_FILE: &str = "epoch";
+const SUSPECTS_FILE: &str = "suspects";
+const VOLATILE_FOLDER: &str = "volatile";
 
 /// What the spool may use, and what it has to know of the world.
 #[derive(Clone)]
@@ -95,7 +124,7 @@ pub struct Header {
 pub struct Log {
     /// The verdict that counts: none while the message is marked, whatever an earlier attempt came to.
     pub verdict: Option<Verdict>,
-    /// In the order of writing: of two for one recipient the later counts.
+    /// The newest of each recipient that has one, in the order of writing.
     pub results: Vec<RecipientResult>,
     /// Why it was set aside, oldest first.
     pub reasons: Vec<String>,
@@ -121,174 +150,108 @@ pub struct Report {
     pub what: String,
 }
 
+/// A notice that was written to a message's sender.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Notice {
+    pub notice: MessageId,
+    /// Those it tells of, by their index in the envelope, rising.
+    pub recipients: Vec<u16>,
+}
+
 /// The messages of one host. See the [module](self).
 pub struct Spool<D: Disk> {
     disk: D,
+    root: PathBuf,
+    options: Options,
+    epoch: Epoch,
+    /// Messages since this start.
+    counter: AtomicU64,
+    folders: Folders,
+    index: Index,
+    volatile: VolatileStore<D>,
+    suspects: Suspects,
+    health: Health,
+    _lock: D::Lock,
 }
 
 impl<D: Disk> Spool<D> {
-    /// Opens the spool in the folder `root`, making it where it is missing: takes the lock, raises the epoch durably,
-    /// removes what was never answered yes, and reads the names of all messages.
-    ///
-    /// `mailboxes` are the mailboxes' names; [`MailboxIndex`] is their place in it.
-    ///
-    /// # Errors
-    /// A second hook on the spool, a newer format (left untouched), a damaged epoch file, or the disk.
-    pub fn open(
-        disk: D,
-        root: &Path,
-        mailboxes: &[String],
-        options: Options,
-    ) -> Result<Opened<D>, SpoolError> {
-        todo!()
-    }
-
     /// An id that no message of this spool has had.
     pub fn allocate(&self) -> MessageId {
-        todo!()
-    }
-
-    /// Begins a message in the hook's custody. Nothing is visible before [`Incoming::finish`]; dropping it leaves nothing.
-    pub fn begin(
-        self: &Arc<Self>,
-        id: MessageId,
-        mailbox: MailboxIndex,
-        envelope: &Envelope,
-        received_unix_ms: u64,
-    ) -> Result<Incoming<D>, SpoolError> {
-        todo!()
-    }
-
-    /// Begins a message in its sender's custody. Other methods know it after [`Volatile::finish`], until [`Self::forget`].
-    pub fn begin_volatile(
-        self: &Arc<Self>,
-        id: MessageId,
-        mailbox: MailboxIndex,
-        envelope: Envelope,
-        received_unix_ms: u64,
-    ) -> Volatile<D> {
-        todo!()
+        MessageId { epoch: self.epoch, counter: self.counter.fetch_add(1, Ordering::Relaxed) + 1 }
     }
 
     /// The header of a message in either custody.
+    ///
+    /// # Errors
+    /// [`SpoolError::Corrupted`] where it is damaged or does not fit the file's name or length.
     pub fn header(&self, id: MessageId) -> Result<Header, SpoolError> {
-        todo!()
-    }
-
-    /// The bytes of a message in either custody, exactly as they were written.
-    pub fn body(&self, id: MessageId) -> Result<Body<D>, SpoolError> {
-        todo!()
+        match self.volatile.get(id) {
+            Some(message) => Ok(message.header.clone()),
+            None => Ok(self.open_stored(id, false)?.header),
+        }
     }
 
     /// The log of a message in either custody.
+    ///
+    /// # Errors
+    /// [`SpoolError::Corrupted`] where the header is damaged, or the verdict of a message that is being released.
     pub fn log(&self, id: MessageId) -> Result<Log, SpoolError> {
-        todo!()
-    }
-
-    /// Makes a change, durable as its description says when it is [`Stored::Done`] or [`Stored::Bounced`].
-    pub fn apply(
-        self: &Arc<Self>,
-        id: MessageId,
-        mailbox: MailboxIndex,
-        change: &Change,
-    ) -> Stored {
-        todo!()
-    }
-
-    /// Drops a message in its sender's custody. One that the spool does not have is no mistake.
-    pub fn forget(&self, id: MessageId) {
-        todo!()
-    }
-
-    /// Puts a message whose file is damaged out of the way, under its name with the state `bad`, and returns where. The
-    /// file is kept for people; no later start takes it for a message.
-    pub fn set_aside_corrupted(&self, id: MessageId, reason: &str) -> Result<PathBuf, SpoolError> {
-        todo!()
+        match self.volatile.get(id) {
+            Some(message) => Ok(message.log().clone()),
+            None => self.open_stored(id, false)?.log(),
+        }
     }
 
     /// Attempts by content, for messages that their senders keep.
     pub fn suspects(&self) -> &Suspects {
-        todo!()
+        &self.suspects
     }
 
-    /// The stored messages in a state that `wanted` accepts, in the order of their ids; at most `max`.
+    /// The first `max` stored messages, by their ids, in a state that `wanted` accepts.
     pub fn list(&self, wanted: impl Fn(StoredState) -> bool, max: usize) -> Vec<Listed> {
-        todo!()
+        let listed = |(name, folder): (name::Name, u32)| {
+            Some(Listed {
+                id: name.id,
+                mailbox: self.folders.get(folder)?.mailbox,
+                state: name.state,
+                received_unix_s: u64::from(name.received_unix_s),
+                length: name.length,
+                recipients: name.recipients,
+            })
+        };
+        self.index.list(wanted, max).into_iter().filter_map(listed).collect()
+    }
+
+    fn volatile_folder(&self) -> PathBuf {
+        self.root.join(VOLATILE_FOLDER)
     }
 }
 
-/// A message in the hook's custody while it comes in.
-pub struct Incoming<D: Disk> {
-    x: std::marker::PhantomData<D>,
+/// Whether promises can still be kept.
+#[derive(Default)]
+struct Health {
+    broken: OnceLock<String>,
 }
 
-impl<D: Disk> Incoming<D> {
-    /// Takes the next bytes.
-    pub fn write(&mut self, bytes: &[u8]) -> Result<(), SpoolError> {
-        todo!()
+impl Health {
+    fn check(&self) -> Result<(), SpoolError> {
+        match self.broken.get() {
+            Some(reason) => Err(SpoolError::Broken { reason: reason.clone() }),
+            None => Ok(()),
+        }
     }
-    /// Makes the message durable, marked with no attempts. After an error nothing of it is left.
-    pub fn finish(self) -> Result<Finished, SpoolError> {
-        todo!()
+
+    /// After a failed sync nobody knows what is on the disk, and a later one that succeeds would hide it.
+    fn watch<T>(&self, result: Result<T, SpoolError>) -> Result<T, SpoolError> {
+        if let Err(error @ SpoolError::Sync { .. }) = &result {
+            let reason = error.to_string();
+            if self.broken.set(reason.clone()).is_ok() {
+                tracing::error!(
+                    reason,
+                    "the spool stores nothing more until the hook is started again"
+                );
+            }
+        }
+        result
     }
-}
-
-/// A message in its sender's custody while it comes in.
-pub struct Volatile<D: Disk> {
-    x: std::marker::PhantomData<D>,
-}
-
-impl<D: Disk> Volatile<D> {
-    /// Takes the next bytes.
-    pub fn write(&mut self, bytes: &[u8]) -> Result<(), SpoolError> {
-        todo!()
-    }
-    /// From now on the spool knows the message by its id.
-    pub fn finish(self) -> Result<Finished, SpoolError> {
-        todo!()
-    }
-}
-
-/// The bytes of a message. Reading to the end compares them with the digest: damage is an error of kind
-/// [`std::io::ErrorKind::InvalidData`] instead of the end, so what was read before must not be acted on as a whole message.
-pub struct Body<D: Disk> {
-    x: std::marker::PhantomData<D>,
-}
-
-impl<D: Disk> Body<D> {
-    /// Bytes of the message.
-    pub fn length(&self) -> u64 {
-        todo!()
-    }
-}
-
-impl<D: Disk> std::io::Read for Body<D> {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        todo!()
-    }
-}
-
-/// See [`Spool::suspects`].
-pub struct Suspects {}
-
-/// What is remembered of a content that was on a worker when the worker died.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Suspect {
-    pub attempts: u8,
-    /// A message with this content has been held.
-    pub held: bool,
-}
-
-impl Suspects {
-    pub fn lookup(&self, digest: Digest) -> Option<Suspect> {
-        todo!()
-    }
-}
-
-/// A notice that was written.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct Notice {
-    pub notice: MessageId,
-    /// Indexes in the envelope, rising.
-    pub recipients: Vec<u16>,
 }

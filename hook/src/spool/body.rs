@@ -1,0 +1,95 @@
+//! Reading the bytes of a message.
+
+use std::io::{self, Read};
+use std::sync::Arc;
+
+use gantry_protocol::id::{Digest, MessageId};
+use ring::digest::{Context, SHA256};
+
+use super::incoming::digest;
+use super::stored::StoredFile;
+use super::volatile::VolatileMessage;
+use super::{Spool, SpoolError};
+use crate::disk::{Disk, DiskFile};
+
+/// The bytes of a message, exactly as they came in.
+///
+/// Reading to the end compares them with the digest: damage is an error of kind [`io::ErrorKind::InvalidData`] in place
+/// of the last bytes and the end, so what was read before is not to be taken for a whole message. The message's file
+/// may be renamed or removed meanwhile.
+pub struct Body<D: Disk> {
+    source: Source<D>,
+    id: MessageId,
+    length: u64,
+    position: u64,
+    hash: Context,
+    expected: Digest,
+}
+
+enum Source<D: Disk> {
+    Stored { file: D::File, start: u64 },
+    Volatile(Arc<VolatileMessage<D>>),
+}
+
+impl<D: Disk> Body<D> {
+    /// Bytes of the message.
+    pub fn length(&self) -> u64 {
+        self.length
+    }
+
+    pub(super) fn stored(stored: StoredFile<D>) -> Self {
+        let (start, header) = (stored.preamble.body(), &stored.header);
+        let (id, length, digest) = (header.id, header.length, header.digest);
+        Self::new(Source::Stored { file: stored.file, start }, id, length, digest)
+    }
+
+    pub(super) fn volatile(message: Arc<VolatileMessage<D>>) -> Self {
+        let header = &message.header;
+        let (id, length, digest) = (header.id, header.length, header.digest);
+        Self::new(Source::Volatile(message), id, length, digest)
+    }
+
+    fn new(source: Source<D>, id: MessageId, length: u64, expected: Digest) -> Self {
+        Self { source, id, length, position: 0, hash: Context::new(&SHA256), expected }
+    }
+
+    fn damaged(&self, what: &str) -> io::Error {
+        let reason = format!("read message {}: {what}", self.id);
+        io::Error::new(io::ErrorKind::InvalidData, reason)
+    }
+}
+
+impl<D: Disk> Read for Body<D> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let left = usize::try_from(self.length - self.position).unwrap_or(usize::MAX);
+        let wanted = buffer.len().min(left);
+        let buffer = buffer.get_mut(..wanted).unwrap_or_default();
+        let count = match &self.source {
+            _ if wanted == 0 => 0,
+            Source::Stored { file, start } => file.read_at(buffer, start + self.position)?,
+            Source::Volatile(message) => message.read_at(buffer, self.position)?,
+        };
+        if count == 0 && wanted > 0 {
+            return Err(self.damaged("the file ends within the message"));
+        }
+        self.hash.update(buffer.get(..count).unwrap_or_default());
+        self.position += count as u64;
+        if self.position == self.length && digest(self.hash.clone()) != self.expected {
+            return Err(self.damaged("its bytes are not those that came in: the digest differs"));
+        }
+        Ok(count)
+    }
+}
+
+impl<D: Disk> Spool<D> {
+    /// The bytes of a message in either custody.
+    ///
+    /// # Errors
+    /// [`SpoolError::Corrupted`] where the header is damaged or the file too short.
+    pub fn body(&self, id: MessageId) -> Result<Body<D>, SpoolError> {
+        match self.volatile.get(id) {
+            Some(message) => Ok(Body::volatile(message)),
+            None => self.open_stored(id, false).map(Body::stored),
+        }
+    }
+}

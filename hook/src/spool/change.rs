@@ -1,0 +1,211 @@
+//! Changes, as the pool asks for them.
+
+use std::io::{self, Read};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use gantry_protocol::id::MessageId;
+use gantry_protocol::pool::{Change, MailboxIndex, RecipientResult, Stored, StoredState};
+use gantry_protocol::verdict::Verdict;
+
+use super::body::Body;
+use super::name::ATTEMPTS_NAMED_MAX;
+use super::record::{Entry, Record};
+use super::volatile::VolatileMessage;
+use super::{Spool, SpoolError};
+use crate::disk::Disk;
+
+/// Bytes copied at once when a message is adopted.
+const COPY_BYTES: usize = 64 * 1024;
+
+impl<D: Disk> Spool<D> {
+    /// Makes a change. It is durable, as its description says, when the answer is anything but [`Stored::Failed`].
+    ///
+    /// Changes of one message wait for each other; those of different messages do not.
+    pub fn apply(
+        self: &Arc<Self>,
+        id: MessageId,
+        mailbox: MailboxIndex,
+        change: &Change,
+    ) -> Stored {
+        let _turn = self.index.turn(id);
+        let result = self.health.check().and_then(|()| match self.volatile.get(id) {
+            Some(message) => self.apply_volatile(id, mailbox, &message, change),
+            None => self.apply_stored(id, change),
+        });
+        match self.health.watch(result) {
+            Ok(stored) => stored,
+            Err(error) => Stored::Failed { reason: error.to_string() },
+        }
+    }
+
+    /// Puts a message whose file is damaged out of the way, under its name with the state `bad`, and returns where. The
+    /// file is kept for people; no later start takes it for a message.
+    ///
+    /// # Errors
+    /// The disk. The spool has forgotten the message all the same.
+    pub fn set_aside_corrupted(&self, id: MessageId, reason: &str) -> Result<PathBuf, SpoolError> {
+        let _turn = self.index.turn(id);
+        let (name, folder) = self.locate(id)?;
+        self.index.remove(id);
+        let from = folder.path.join(name.to_string());
+        let to = folder.path.join(name.bad());
+        tracing::error!(message = %id, path = %to.display(), reason, "a damaged message was set aside");
+        let renamed = self.disk.rename(&from, &to).map_err(SpoolError::io("set aside", &from));
+        self.health.watch(renamed.and_then(|()| folder.sync(&self.disk)))?;
+        Ok(to)
+    }
+
+    /// Removes a stored message, durably. The caller has its turn.
+    pub(super) fn remove(&self, id: MessageId) -> Result<(), SpoolError> {
+        let (_, place) = self.index.get(id).ok_or(SpoolError::Unknown { id })?;
+        let (name, folder) = self.locate(id)?;
+        let path = folder.path.join(name.to_string());
+        match self.disk.remove(&path) {
+            // What is gone already need not be removed.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            result => result.map_err(SpoolError::io("remove message", &path))?,
+        }
+        self.index.remove(id);
+        self.folders.give_back(place);
+        folder.sync(&self.disk)
+    }
+
+    fn apply_stored(
+        self: &Arc<Self>,
+        id: MessageId,
+        change: &Change,
+    ) -> Result<Stored, SpoolError> {
+        let state = self.locate(id)?.0.state;
+        let wrong = |wanted| Err(SpoolError::WrongState { id, state: state_name(state), wanted });
+        let marked = matches!(state, StoredState::Marked { .. });
+        match change {
+            Change::Charge { attempts } if marked => {
+                let attempts = (*attempts).min(ATTEMPTS_NAMED_MAX);
+                // One worker's death in ten thousand messages is not worth a sync for each of them.
+                self.change_state(id, StoredState::Marked { attempts }, attempts >= 2)?;
+            }
+            Change::Settle { verdict } if marked => {
+                self.append(&self.open_stored(id, true)?, &[Entry::Verdict(verdict)])?;
+                self.change_state(id, StoredState::Releasing, true)?;
+            }
+            Change::Results { results } => {
+                self.append(&self.open_stored(id, true)?, &[Entry::Results(results)])?;
+            }
+            Change::SetAside { state, verdict, reasons } if is_aside(*state) => {
+                let entries = entries(verdict.as_deref(), &[], reasons);
+                self.append(&self.open_stored(id, true)?, &entries)?;
+                self.change_state(id, *state, true)?;
+            }
+            Change::Bounce { results } => return self.bounce(id, results),
+            Change::Remove => self.remove(id)?,
+            Change::Requeue if is_aside(state) => {
+                self.append(&self.open_stored(id, true)?, &[Entry::Requeued])?;
+                self.change_state(id, StoredState::Marked { attempts: 0 }, true)?;
+            }
+            Change::Charge { .. } => return wrong("counting an attempt"),
+            Change::Settle { .. } => return wrong("settling"),
+            Change::SetAside { .. } => return wrong("setting it aside in such a state"),
+            Change::Adopt { .. } => return wrong("taking custody"),
+            Change::Requeue => return wrong("putting it back into the pool"),
+        }
+        Ok(Stored::Done)
+    }
+
+    fn apply_volatile(
+        self: &Arc<Self>,
+        id: MessageId,
+        mailbox: MailboxIndex,
+        message: &Arc<VolatileMessage<D>>,
+        change: &Change,
+    ) -> Result<Stored, SpoolError> {
+        let digest = message.header.digest;
+        let wrong =
+            |wanted| Err(SpoolError::WrongState { id, state: "in its sender's custody", wanted });
+        match change {
+            Change::Charge { attempts } => self.suspects.charge(&self.disk, digest, *attempts)?,
+            Change::Settle { verdict } => {
+                message.log().add(Record::Verdict(verdict.as_ref().clone()));
+                self.suspects.clear(&self.disk, digest)?;
+            }
+            Change::Results { results } => message.log().add(Record::Results(results.clone())),
+            Change::Adopt { state, verdict, results, reasons } => {
+                self.adopt(
+                    id,
+                    mailbox,
+                    message,
+                    *state,
+                    entries(verdict.as_deref(), results, reasons),
+                )?;
+                self.forget(id);
+                if *state == StoredState::Held {
+                    self.suspects.hold(&self.disk, digest)?;
+                }
+            }
+            Change::Bounce { results } => return self.bounce(id, results),
+            Change::Remove => self.forget(id),
+            Change::SetAside { .. } => return wrong("setting it aside"),
+            Change::Requeue => return wrong("putting it back into the pool"),
+        }
+        Ok(Stored::Done)
+    }
+
+    /// Writes all of a message durably: what the change brings, after what was remembered of it.
+    fn adopt(
+        self: &Arc<Self>,
+        id: MessageId,
+        mailbox: MailboxIndex,
+        message: &Arc<VolatileMessage<D>>,
+        state: StoredState,
+        news: Vec<Entry<'_>>,
+    ) -> Result<(), SpoolError> {
+        let header = &message.header;
+        let mut draft = self.draft(id, mailbox, &header.envelope, header.received_unix_ms)?;
+        let mut body = Body::volatile(Arc::clone(message));
+        let mut buffer = vec![0; COPY_BYTES];
+        loop {
+            let count = body.read(&mut buffer);
+            let count =
+                count.map_err(SpoolError::io("read message from", &self.volatile_folder()))?;
+            if count == 0 {
+                break;
+            }
+            draft.write(buffer.get(..count).unwrap_or_default())?;
+        }
+        let log = message.log().clone();
+        let mut all = entries(log.verdict.as_ref(), &log.results, &log.reasons);
+        all.extend(log.notices.iter().map(Entry::Notice));
+        all.extend(news);
+        draft.store(state, &all).map(|_| ())
+    }
+}
+
+/// The records that say this much.
+fn entries<'a>(
+    verdict: Option<&'a Verdict>,
+    results: &'a [RecipientResult],
+    reasons: &'a [String],
+) -> Vec<Entry<'a>> {
+    let mut entries = Vec::new();
+    entries.extend(verdict.map(Entry::Verdict));
+    if !results.is_empty() {
+        entries.push(Entry::Results(results));
+    }
+    if !reasons.is_empty() {
+        entries.push(Entry::Reasons(reasons));
+    }
+    entries
+}
+
+fn is_aside(state: StoredState) -> bool {
+    matches!(state, StoredState::Held | StoredState::Quarantined)
+}
+
+fn state_name(state: StoredState) -> &'static str {
+    match state {
+        StoredState::Marked { .. } => "marked",
+        StoredState::Releasing => "being released",
+        StoredState::Held => "held",
+        StoredState::Quarantined => "quarantined",
+    }
+}
