@@ -2,23 +2,44 @@
 //! DSN and XFORWARD.
 //!
 //! A message in 8 bits goes to a next hop without 8BITMIME as it is: re-coding it would change bytes, and returning
-//! it would lose mail that every MTA in use carries. One that needs SMTPUTF8 is refused with 5.6.7 where the next hop
-//! cannot take it (RFC 6531, 3.6), since its addresses cannot be said without.
+//! it would lose mail that every MTA in use carries. One with UTF-8 in its addresses or its header block is refused with
+//! 5.6.7 where the next hop has no SMTPUTF8 (RFC 6531, 3.6); one that was only announced so goes on without.
+
+mod commands;
+mod connection;
+mod idle;
+mod letter;
+mod reply;
+mod stuffing;
+mod transaction;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use gantry_config::Endpoint;
+use gantry_mail::{HeaderEdit, RECIPIENTS_MAX};
 use gantry_protocol::id::MessageId;
-use gantry_protocol::pool::RecipientResult;
+use gantry_protocol::pool::{RecipientResult, ReleaseResult};
+use gantry_protocol::verdict::{Body, Disposition, Verdict};
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout_at};
 
+use self::connection::{Connection, Lost};
+use self::idle::Idle;
+use self::letter::Stamp;
+use self::transaction::{NotSent, Order, Outcome, all};
 use super::{Capabilities, Offered, TraceKey};
 use crate::disk::Disk;
-use crate::spool::Spool;
+use crate::spool::{Header, Log, Spool, SpoolError};
+
+/// How long the reply to RSET may take: the results wait for it, and a new connection costs less than that.
+const RESET_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A way out by SMTP, everything resolved.
 #[derive(Clone, Debug)]
 pub struct SmtpReleaseConfig {
+    /// The mailbox's name, of which the trace token speaks.
+    pub mailbox: String,
     pub address: Endpoint,
     /// What we call ourselves in EHLO and in `Received`.
     pub host_name: String,
@@ -68,18 +89,49 @@ impl Default for SmtpTimeouts {
 pub struct SmtpRelease {
     config: SmtpReleaseConfig,
     offered: Offered,
+    idle: Idle,
+    connections: Semaphore,
 }
 
 impl SmtpRelease {
-    /// What the next hop offers is kept in `offered`.
+    /// What the next hop offers is kept in `offered`. `connections_max` counts as one where it is zero.
     pub fn new(config: SmtpReleaseConfig, offered: Offered) -> Self {
-        Self { config, offered }
+        let connections_max = config.connections_max.clamp(1, Semaphore::MAX_PERMITS);
+        Self {
+            idle: Idle::new(connections_max, config.timeouts.idle),
+            connections: Semaphore::new(connections_max),
+            config,
+            offered,
+        }
+    }
+
+    /// An idle connection, or a new one.
+    async fn connection(&self, fresh: bool, deadline: Instant) -> Result<Connection, Lost> {
+        let idle = if fresh { None } else { self.idle.take() };
+        if let Some(mut connection) = idle {
+            connection.deadline = deadline;
+            return Ok(connection);
+        }
+        let connection = Connection::open(&self.config, deadline).await?;
+        self.offered.set(connection.capabilities.clone());
+        Ok(connection)
+    }
+
+    /// Keeps a connection for the next message, after ending what may be open on it.
+    async fn put_back(&self, mut connection: Connection, open: bool) {
+        if open {
+            match connection.command("RSET\r\n", "say RSET", RESET_TIMEOUT).await {
+                Ok(reply) if reply.is_positive() => {}
+                _ => return connection.quit(),
+            }
+        }
+        self.idle.put(connection);
     }
 }
 
 /// The next hop could not be asked what it offers.
 #[derive(Debug, thiserror::Error)]
-#[error("greet next hop {address}: {reason}")]
+#[error("ask next hop {address} what it offers: {reason}")]
 pub struct ProbeError {
     pub address: String,
     pub reason: String,
@@ -90,12 +142,25 @@ pub struct ProbeError {
 /// # Errors
 /// No connection, or no greeting.
 pub async fn probe(way: &SmtpRelease) -> Result<Capabilities, ProbeError> {
-    let _ = &way.offered;
-    Err(ProbeError { address: way.config.address.to_string(), reason: "not yet".into() })
+    let deadline = Instant::now() + way.config.timeouts.total;
+    match way.connection(true, deadline).await {
+        Ok(connection) => {
+            let capabilities = connection.capabilities.clone();
+            way.idle.put(connection);
+            Ok(capabilities)
+        }
+        Err(lost) => {
+            Err(ProbeError { address: way.config.address.to_string(), reason: lost.to_string() })
+        }
+    }
 }
 
 /// Hands a message to the next hop for these recipients (indexes in its envelope), by the verdict stored with it: one
-/// transaction for each group of recipients that get the same edits. Gives exactly one result for each.
+/// transaction for each group of recipients that get the same edits, more where the next hop takes fewer recipients at
+/// once. Gives exactly one result for each.
+///
+/// Without a verdict, and for recipients that the verdict does not deliver to, the message goes as it is: whom to serve is
+/// the pool's to say.
 ///
 /// Dropping the future breaks the connection off; whether the next hop has the message is then unknown.
 pub async fn release<D: Disk>(
@@ -105,6 +170,136 @@ pub async fn release<D: Disk>(
     way: &SmtpRelease,
     trace: &TraceKey,
 ) -> Vec<RecipientResult> {
-    let _ = (spool, id, recipients, way, trace);
-    Vec::new()
+    let deadline = Instant::now() + way.config.timeouts.total;
+    let (header, log) = match load(&spool, id).await {
+        Ok(loaded) => loaded,
+        Err(error) => return all(&recipients, ReleaseResult::Deferred, &error.to_string()),
+    };
+    let Ok(Ok(_place)) = timeout_at(deadline, way.connections.acquire()).await else {
+        let reply = "wait for a connection to the next hop: all are in use";
+        return all(&recipients, ReleaseResult::Deferred, reply);
+    };
+    let job = Job { spool, id, way, trace, header, deadline };
+    let mut results = Vec::with_capacity(recipients.len());
+    for group in groups(log.verdict.as_ref(), recipients) {
+        match group.body {
+            Body::Original => job.serve(&group, &mut results).await,
+            // The original in its place might be just what the verdict wanted replaced.
+            Body::Replaced { .. } => results.extend(all(
+                &group.recipients,
+                ReleaseResult::Deferred,
+                "hand the message on: its body was to be replaced, and the spool has no other",
+            )),
+        }
+    }
+    results
 }
+
+/// One call of [`release`].
+struct Job<'a, D: Disk> {
+    spool: Arc<Spool<D>>,
+    id: MessageId,
+    way: &'a SmtpRelease,
+    trace: &'a TraceKey,
+    header: Header,
+    deadline: Instant,
+}
+
+impl<D: Disk> Job<'_, D> {
+    /// Serves recipients that get the same, in as many transactions as the next hop wants.
+    async fn serve(&self, group: &Group, results: &mut Vec<RecipientResult>) {
+        let envelope = &self.header.envelope;
+        let (mut waiting, unknown): (Vec<u16>, Vec<u16>) = group
+            .recipients
+            .iter()
+            .partition(|&&index| usize::from(index) < envelope.recipients.len());
+        results.extend(all(&unknown, ReleaseResult::Refused, "the envelope has no such recipient"));
+        let mut batch_max = RECIPIENTS_MAX;
+        while !waiting.is_empty() {
+            let later = waiting.split_off(batch_max.min(waiting.len()));
+            let order = Order {
+                stamp: Stamp {
+                    config: &self.way.config,
+                    trace: self.trace,
+                    envelope,
+                    received_unix_ms: self.header.received_unix_ms,
+                    edits: &group.edits,
+                },
+                recipients: &waiting,
+            };
+            let mut outcome = self.attempt(&order).await.unwrap_or_else(|reason| Outcome {
+                results: all(&waiting, ReleaseResult::Deferred, &reason.to_string()),
+                ..Outcome::default()
+            });
+            if !outcome.too_many.is_empty() {
+                // At least one was accepted before the first was too many, so every round serves somebody.
+                batch_max = (waiting.len() - outcome.too_many.len()).max(1);
+            }
+            results.append(&mut outcome.results);
+            waiting = outcome.too_many.into_iter().map(|result| result.recipient).collect();
+            waiting.extend(later);
+        }
+    }
+
+    /// One transaction. Where a kept connection has died meanwhile, it is tried once more on a new one.
+    async fn attempt(&self, order: &Order<'_>) -> Result<Outcome, NotSent> {
+        let mut fresh = false;
+        loop {
+            let mut connection = self.way.connection(fresh, self.deadline).await?;
+            let reused = connection.transactions > 0;
+            let letter = letter::open(&self.spool, self.id).await?;
+            match transaction::run(&mut connection, letter, order).await {
+                Ok(outcome) => {
+                    if outcome.reusable {
+                        self.way.put_back(connection, outcome.open).await;
+                    }
+                    return Ok(outcome);
+                }
+                Err(NotSent::Lost(lost)) if reused && !fresh => {
+                    tracing::debug!("a kept connection has died: {lost}");
+                    fresh = true;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+/// Recipients that get the same bytes.
+#[derive(Debug, PartialEq, Eq)]
+struct Group {
+    recipients: Vec<u16>,
+    edits: Vec<HeaderEdit>,
+    body: Body,
+}
+
+/// Recipients by their delivery, in the order of the verdict.
+fn groups(verdict: Option<&Verdict>, recipients: Vec<u16>) -> Vec<Group> {
+    let mut left = recipients;
+    let mut groups = Vec::new();
+    for group in verdict.map(|verdict| verdict.groups.as_slice()).unwrap_or_default() {
+        let Disposition::Deliver { edits, body } = &group.disposition else { continue };
+        let (recipients, others) =
+            left.into_iter().partition(|recipient| group.recipients.contains(recipient));
+        left = others;
+        groups.push(Group { recipients, edits: edits.clone(), body: body.clone() });
+    }
+    groups.push(Group { recipients: left, edits: Vec::new(), body: Body::Original });
+    groups.retain(|group| !group.recipients.is_empty());
+    groups
+}
+
+async fn load<D: Disk>(spool: &Arc<Spool<D>>, id: MessageId) -> Result<(Header, Log), SpoolError> {
+    let spool = spool.clone();
+    let load = tokio::task::spawn_blocking(move || Ok((spool.header(id)?, spool.log(id)?)));
+    load.await.unwrap_or_else(|panic| {
+        Err(SpoolError::Io {
+            doing: "read message from the",
+            path: "spool".into(),
+            source: std::io::Error::other(panic),
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests;

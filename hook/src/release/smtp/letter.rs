@@ -1,0 +1,192 @@
+//! A message as it leaves: what the hook adds on top, the header block as the verdict wants it, and the rest as it came.
+
+use std::io::{self, Read};
+use std::sync::Arc;
+
+use gantry_mail::header::{self, Header, HeaderScanner};
+use gantry_mail::received::{self, Received, With};
+use gantry_mail::{EditError, Envelope, HeaderEdit, Recipient};
+use gantry_protocol::id::MessageId;
+
+use super::SmtpReleaseConfig;
+use super::stuffing::Stuffing;
+use crate::disk::Disk;
+use crate::release::TraceKey;
+use crate::spool::{Body, Spool, SpoolError};
+
+/// Bytes read from the spool at once. Messages up to this size cost one step on a blocking thread.
+const PIECE_BYTES: usize = 64 * 1024;
+
+/// Why a message cannot be sent now.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum LetterError {
+    #[error(transparent)]
+    Spool(#[from] SpoolError),
+    #[error("read message {id} from the spool: {source}")]
+    Read { id: MessageId, source: io::Error },
+    #[error("apply the verdict's edits: {0}")]
+    Edits(#[from] EditError),
+}
+
+/// A stored message, read up to behind its header block.
+pub(super) struct Letter<D: Disk> {
+    id: MessageId,
+    header: Header,
+    /// The header block, and what was read of the body with it.
+    block: Vec<u8>,
+    start: Vec<u8>,
+    length: u64,
+    /// Gone once it has been read to its end, where its digest was compared.
+    body: Option<Body<D>>,
+}
+
+/// What is said on top of a message.
+pub(super) struct Stamp<'a> {
+    pub(super) config: &'a SmtpReleaseConfig,
+    pub(super) trace: &'a TraceKey,
+    pub(super) envelope: &'a Envelope,
+    pub(super) received_unix_ms: u64,
+    pub(super) edits: &'a [HeaderEdit],
+}
+
+impl<D: Disk> Letter<D> {
+    /// Reads the header block and the first piece. Blocks.
+    pub(super) fn open(spool: &Spool<D>, id: MessageId) -> Result<Self, LetterError> {
+        let mut body = spool.body(id)?;
+        let length = body.length();
+        let mut scanner = HeaderScanner::new();
+        let mut block = Vec::new();
+        let (ended, block_length) = loop {
+            let before = block.len();
+            let ended = read_piece(&mut body, &mut block).map_err(|source| LetterError::Read { id, source })?;
+            let fresh = block.get(before..).unwrap_or_default();
+            match scanner.push(fresh) {
+                Ok(Some(end)) => break (ended, end),
+                Ok(None) if !ended => {}
+                // What no intake of ours takes is left alone: nothing of it is a header block.
+                Err(_) => break (ended, 0),
+                Ok(None) => break (ended, block.len()),
+            }
+        };
+        let header = scanner.finish();
+        // At the end of the message all whole fields are the block, and the scanner knows which.
+        let start = block.split_off(block_length.min(header.length).min(block.len()));
+        Ok(Self { id, header, block, start, length, body: (!ended).then_some(body) })
+    }
+
+    /// Bytes of the message as it came in.
+    pub(super) fn length(&self) -> u64 {
+        self.length
+    }
+
+    /// Whether the header block can only be said with SMTPUTF8 (RFC 6532).
+    pub(super) fn has_utf8_header(&self) -> bool {
+        !self.block.is_ascii()
+    }
+
+    /// The header block as it leaves for these recipients; what comes in under our own names is removed.
+    pub(super) fn head(
+        &self,
+        stamp: &Stamp<'_>,
+        recipients: &[Recipient],
+    ) -> Result<Vec<u8>, LetterError> {
+        let Stamp { config, trace, envelope, received_unix_ms, edits } = stamp;
+        let addresses: Vec<&str> = recipients.iter().map(|to| to.address.as_str()).collect();
+        let received = received::line(&Received {
+            helo: &envelope.peer.helo,
+            address: envelope.peer.address,
+            by: &config.host_name,
+            with: match envelope.parameters.smtputf8 {
+                true => With::Utf8Smtp,
+                false => With::Esmtp,
+            },
+            id: &self.id.to_string(),
+            recipients,
+            unix_seconds: received_unix_ms / 1_000,
+        });
+        let trace = trace.field(&config.mailbox, &self.header, &addresses);
+        let stripped = header::strip(&self.block, &config.authserv_id);
+        let edited = header::edit(&stripped, edits)?;
+        let mut head = Vec::with_capacity(edited.len() + received.len() + trace.len() + 6);
+        for field in [received, trace] {
+            head.extend_from_slice(field.as_bytes());
+            head.extend_from_slice(b"\r\n");
+        }
+        if edited.is_empty() {
+            // Without this the body's first line would continue our fields, or pass for one.
+            head.extend_from_slice(b"\r\n");
+        }
+        head.extend_from_slice(&edited);
+        Ok(head)
+    }
+
+    /// The message on its way to the wire, under this head.
+    pub(super) fn into_pieces(self, head: Vec<u8>) -> Pieces<D> {
+        let mut unread = head;
+        unread.extend_from_slice(&self.start);
+        Pieces { id: self.id, unsent: unread, body: self.body, stuffing: Stuffing::default() }
+    }
+}
+
+/// Gives a message piece by piece, stuffed, and the final dot with the last.
+pub(super) struct Pieces<D: Disk> {
+    id: MessageId,
+    unsent: Vec<u8>,
+    body: Option<Body<D>>,
+    stuffing: Stuffing,
+}
+
+/// A piece for the wire.
+pub(super) struct Piece<D: Disk> {
+    pub(super) wire: Vec<u8>,
+    /// What follows; `None` where the final dot is in this piece.
+    pub(super) rest: Option<Pieces<D>>,
+}
+
+impl<D: Disk> Pieces<D> {
+    /// The next piece. The last is given only after all of the message was read and found undamaged.
+    pub(super) async fn next(mut self) -> Result<Piece<D>, LetterError> {
+        let Some(mut body) = self.body.take() else { return Ok(self.last()) };
+        let id = self.id;
+        let read = tokio::task::spawn_blocking(move || {
+            let mut wire = Vec::with_capacity(self.unsent.len() + PIECE_BYTES / 8);
+            self.stuffing.push(&std::mem::take(&mut self.unsent), &mut wire);
+            let ended = read_piece(&mut body, &mut self.unsent)?;
+            if !ended {
+                self.body = Some(body);
+            }
+            Ok(Piece { wire, rest: Some(self) })
+        });
+        match read.await {
+            Ok(piece) => piece.map_err(|source| LetterError::Read { id, source }),
+            Err(panic) => Err(LetterError::Read { id, source: io::Error::other(panic) }),
+        }
+    }
+
+    fn last(mut self) -> Piece<D> {
+        let mut wire = Vec::with_capacity(self.unsent.len() + self.unsent.len() / 64 + 8);
+        self.stuffing.push(&self.unsent, &mut wire);
+        self.stuffing.finish(&mut wire);
+        Piece { wire, rest: None }
+    }
+}
+
+/// Opens a letter off the loop.
+pub(super) async fn open<D: Disk>(
+    spool: &Arc<Spool<D>>,
+    id: MessageId,
+) -> Result<Letter<D>, LetterError> {
+    let spool = spool.clone();
+    match tokio::task::spawn_blocking(move || Letter::open(&spool, id)).await {
+        Ok(letter) => letter,
+        Err(panic) => Err(LetterError::Read { id, source: io::Error::other(panic) }),
+    }
+}
+
+/// Appends up to [`PIECE_BYTES`]; tells whether that was the end.
+fn read_piece(body: &mut impl Read, piece: &mut Vec<u8>) -> io::Result<bool> {
+    let wanted = PIECE_BYTES as u64;
+    // One byte more than wanted is never taken: `take` ends early only where the body does.
+    let read = body.by_ref().take(wanted).read_to_end(piece)?;
+    Ok((read as u64) < wanted)
+}
