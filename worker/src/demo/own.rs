@@ -118,7 +118,7 @@ impl OwnMail {
 }
 
 /// Every line end as CRLF, the last line ended too; in an mbox, `>From ` without its quoting.
-fn crlf(bytes: &[u8], mbox: bool) -> Vec<u8> {
+pub fn crlf(bytes: &[u8], mbox: bool) -> Vec<u8> {
     let mut out = Vec::with_capacity(bytes.len() + bytes.len() / 32 + 2);
     let mut rest = bytes;
     while !rest.is_empty() {

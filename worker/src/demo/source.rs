@@ -193,7 +193,7 @@ fn no_reply() -> io::Error {
 }
 
 /// The message as it travels: dots at the beginning of a line doubled (RFC 5321, 4.5.2), and the final dot.
-fn stuffed(bytes: &[u8]) -> Vec<u8> {
+pub fn stuffed(bytes: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(bytes.len() + bytes.len() / 64 + 8);
     let mut line_start = true;
     for line in bytes.split_inclusive(|byte| *byte == b'\n') {

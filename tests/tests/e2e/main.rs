@@ -1,0 +1,17 @@
+//! Real processes: hooks, workers, clamd and Postfix, with mail from one end to the other.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "tests fail by panicking, and say what they skip"
+)]
+
+mod clamd;
+mod corpus;
+mod demo;
+mod enrolment;
+mod faults;
+mod operation;
+mod postfix;
+mod true_path;

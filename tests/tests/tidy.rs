@@ -1,0 +1,213 @@
+//! What the house demands of its own files: sizes, arrows between the crates, and documents that say what is so.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "tests fail by panicking"
+)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+
+use gantry_tests::pages::{blocks, files, page, shown};
+use gantry_tests::project;
+
+/// A file that grows beyond this is several files.
+const LINES_MAX: usize = 800;
+
+/// Who may depend on whom inside the project, dev-dependencies aside. Everything may be used by the tests.
+const ARROWS: &[(&str, &[&str])] = &[
+    ("gantry-protocol", &["gantry-mail"]),
+    ("gantry-mail", &[]),
+    ("gantry-mime", &["gantry-mail"]),
+    ("gantry-config", &["gantry-protocol"]),
+    ("gantry-link", &["gantry-protocol", "gantry-mail"]),
+    ("gantry-hook", &["gantry-protocol", "gantry-mail", "gantry-link", "gantry-config"]),
+    ("gantry-scanners", &["gantry-protocol", "gantry-link", "gantry-mail", "gantry-mime"]),
+    (
+        "gantry",
+        &[
+            "gantry-protocol",
+            "gantry-link",
+            "gantry-mail",
+            "gantry-mime",
+            "gantry-config",
+            "gantry-scanners",
+        ],
+    ),
+];
+
+#[test]
+fn no_source_file_is_too_long() {
+    for path in files(".", ".rs") {
+        let lines = read(&path).lines().count();
+        assert!(lines <= LINES_MAX, "{} has {lines} lines; {LINES_MAX} are allowed", shown(&path));
+    }
+}
+
+#[test]
+fn crates_depend_on_each_other_as_the_architecture_says() {
+    let mut seen = BTreeSet::new();
+    for path in files(".", "Cargo.toml") {
+        let manifest: toml::Table = read(&path).parse().expect("a manifest");
+        let Some(package) = manifest.get("package") else { continue };
+        let name = package["name"].as_str().expect("a name").to_owned();
+        if name == "gantry-tests" {
+            continue;
+        }
+        let Some((_, allowed)) = ARROWS.iter().find(|(crate_, _)| *crate_ == name) else {
+            panic!("{} is a crate without a line in ARROWS", shown(&path));
+        };
+        for table in tables_of_dependencies(&manifest) {
+            for dependency in table.keys().filter(|key| key.starts_with("gantry")) {
+                let fine = allowed.contains(&dependency.as_str());
+                assert!(fine, "{name} must not depend on {dependency}");
+            }
+        }
+        seen.insert(name);
+    }
+    assert_eq!(seen.len(), ARROWS.len(), "a crate of ARROWS is gone: {seen:?}");
+}
+
+/// `[dependencies]` and `[build-dependencies]`, also those of single platforms.
+fn tables_of_dependencies(manifest: &toml::Table) -> Vec<&toml::Table> {
+    let platforms = manifest.get("target").and_then(toml::Value::as_table);
+    let platforms = platforms.into_iter().flat_map(|all| all.values()).filter_map(|v| v.as_table());
+    std::iter::once(manifest)
+        .chain(platforms)
+        .flat_map(|table| ["dependencies", "build-dependencies"].map(|key| table.get(key)))
+        .flatten()
+        .filter_map(toml::Value::as_table)
+        .collect()
+}
+
+#[test]
+fn the_hook_is_built_without_scanners() {
+    // The arrows above, followed to their ends: whatever the hook depends on must not bring content parsers along.
+    let allowed: BTreeMap<_, _> = ARROWS.iter().copied().collect();
+    let mut reached = BTreeSet::new();
+    let mut next = vec!["gantry-hook"];
+    while let Some(name) = next.pop() {
+        if reached.insert(name) {
+            next.extend(allowed[name]);
+        }
+    }
+    assert!(
+        !reached.contains("gantry-scanners") && !reached.contains("gantry-mime"),
+        "{reached:?}"
+    );
+}
+
+#[test]
+fn every_frame_is_in_the_protocol_document() {
+    let text = page("docs/protocol.md");
+    let source = read(&project().join("shared/protocol/src/frame/codec.rs"));
+    let frames = frames(&source);
+    assert!(frames.len() >= 20, "only {} frames were found in the source", frames.len());
+    for (number, name) in frames {
+        let row = text.lines().any(|line| {
+            let words: Vec<&str> = line.split(|c: char| !c.is_alphanumeric()).collect();
+            words.contains(&number.as_str()) && words.contains(&name.as_str())
+        });
+        assert!(row, "docs/protocol.md has no line with frame {number} and its name {name}");
+    }
+}
+
+/// `number => Name` inside of the `language!` tables.
+fn frames(source: &str) -> Vec<(String, String)> {
+    let tables = source.split("language!(").skip(1);
+    let inside = tables.filter_map(|table| table.split_once('{')?.1.split_once('}'));
+    let pairs = inside.flat_map(|(entries, _)| entries.split(','));
+    pairs
+        .filter_map(|pair| pair.split_once("=>"))
+        .map(|(number, name)| (number.trim().to_owned(), name.trim().to_owned()))
+        .collect()
+}
+
+#[test]
+fn every_key_is_in_the_configuration_document() {
+    let text = page("docs/configuration.md");
+    let keys = gantry_hook::config::KEYS.iter().chain(gantry::config::KEYS);
+    for (table, keys) in keys {
+        for key in *keys {
+            let found = text.contains(&format!("`{key}`")) || text.contains(&format!("`{key} ="));
+            assert!(found, "docs/configuration.md does not explain `{key}` of {table}");
+        }
+    }
+}
+
+#[test]
+fn nothing_is_left_to_do() {
+    // In two halves, since this file is looked at, too.
+    let forbidden =
+        [concat!("FIX", "ME"), concat!("TO", "DO"), concat!("todo", "!("), concat!("XX", "X ")];
+    for path in ["rs", "md", "toml", "sh"].iter().flat_map(|ending| files(".", ending)) {
+        for (number, line) in read(&path).lines().enumerate() {
+            for word in forbidden {
+                assert!(!line.contains(word), "{}:{} says {word}", shown(&path), number + 1);
+            }
+        }
+    }
+}
+
+#[test]
+fn links_between_documents_lead_somewhere() {
+    let mut checked = 0;
+    for path in files(".", ".md") {
+        let text = read(&path);
+        for target in links(&text) {
+            let target = target.split('#').next().unwrap_or_default();
+            if target.is_empty() || target.contains("://") || target.starts_with("mailto:") {
+                continue;
+            }
+            let there = path.parent().unwrap().join(target);
+            assert!(there.exists(), "{} links to {target}, which is not there", shown(&path));
+            checked += 1;
+        }
+    }
+    assert!(checked > 0, "no link was found: they are read wrongly");
+}
+
+/// The targets of `[text](target)`, outside of fenced blocks.
+fn links(text: &str) -> Vec<String> {
+    let mut fenced = false;
+    let mut found = Vec::new();
+    for line in text.lines() {
+        fenced ^= line.trim_start().starts_with("```");
+        let targets = line.split("](").skip(1).filter_map(|rest| rest.split_once(')'));
+        if !fenced {
+            found.extend(targets.map(|(target, _)| target.to_owned()));
+        }
+    }
+    found
+}
+
+#[test]
+fn configurations_in_the_documents_are_accepted() {
+    let mut checked = 0;
+    for path in files(".", ".md") {
+        for block in blocks(&read(&path)) {
+            let first = block.lines().next().unwrap_or_default().to_owned();
+            let folder = tempfile::tempdir().unwrap();
+            fs::create_dir(folder.path().join("rules")).unwrap();
+            fs::write(folder.path().join("rules/a.yar"), "rule a { condition: false }").unwrap();
+            let file = |name: &str| folder.path().join(name);
+            let mistakes = if first == "# hook.toml" {
+                gantry_hook::config::Config::from_text(&file("hook.toml"), &block).err()
+            } else if first == "# worker.toml" {
+                gantry::config::Config::from_text(&file("worker.toml"), &block).err()
+            } else {
+                continue;
+            };
+            assert!(mistakes.is_none(), "{}: {mistakes:?}\n{block}", shown(&path));
+            checked += 1;
+        }
+    }
+    assert!(checked > 0, "no page has a block that begins with `# hook.toml`");
+}
+
+fn read(path: &Path) -> String {
+    let text = fs::read(path).unwrap_or_else(|error| panic!("read {}: {error}", shown(path)));
+    String::from_utf8(text).unwrap_or_else(|_| panic!("{} is not UTF-8", shown(path)))
+}
