@@ -5,9 +5,8 @@ mod conversation;
 mod reply;
 mod scans;
 
-use std::time::{Duration, Instant};
-
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use gantry_protocol::text::bounded;
 use gantry_protocol::verdict::{Finding, Outcome};

@@ -186,7 +186,7 @@ async fn no_more_scans_at_once_than_configured() {
 }
 
 #[tokio::test]
-async fn an_absent_socket_and_a_full_one_are_unavailable() {
+async fn an_absent_socket_is_unavailable() {
     let folder = tempfile::tempdir().unwrap();
     let absent = ClamdAddress::Unix(folder.path().join("clamd.sock"));
     let module = module(absent, |_| ());

@@ -216,7 +216,12 @@ async fn stopped_killed_and_started_in_mid_run_no_answer_is_wrong() {
 #[tokio::test]
 async fn while_it_reloads_no_answer_is_wrong() {
     for concurrent in [true, false] {
-        let Some(clamd) = start(|options| options.concurrent_reload = concurrent) else { return };
+        let clamd = start(|options| {
+            options.concurrent_reload = concurrent;
+            // Without concurrency clamd answers nothing until its threads have been idle for so long, 30 s unless set.
+            options.extra = "IdleTimeout 1\n".to_owned();
+        });
+        let Some(clamd) = clamd else { return };
         let module = module(unix(&clamd), |_| ());
         let stop = AtomicBool::new(false);
         let reload = async {
