@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use serde::Serialize;
 
 use self::ledger::Ledger;
@@ -28,8 +28,9 @@ use self::process::{Cost, until};
 use self::show::{Show, print};
 use self::sink::{Received, Sink};
 use self::source::{Sent, Source};
-use self::stage::{Stage, WORKERS};
+use self::stage::Stage;
 use self::status::Status;
+use crate::cli::DemoArgs;
 
 /// Connections of the source at once: more than three workers take, so that there is always something waiting.
 const CONNECTIONS: usize = 12;
@@ -41,22 +42,36 @@ const HOLD_WITHIN: Duration = Duration::from_secs(20);
 const SEND_WITHIN: Duration = Duration::from_secs(600);
 const SETTLE_WITHIN: Duration = Duration::from_secs(180);
 
+/// What the mail is made from: the same mail in every run, so that two runs can be compared.
+const SEED: u64 = 1;
+
 /// What can be chosen.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// One's own mail: a folder of messages, or an mbox file.
     pub mail: Option<PathBuf>,
-    /// How many messages are sent.
+    /// How many messages are sent; one's own mail is all sent, if it is more.
     pub messages: usize,
+    /// How many workers there are; the first is killed.
+    pub workers: u8,
+    /// The folder for everything, instead of a new temporary one.
+    pub keep: Option<PathBuf>,
     /// What the made-up mail is made from.
     pub seed: u64,
     /// Nothing but one object on the last line.
     pub json: bool,
 }
 
-impl Default for Options {
-    fn default() -> Self {
-        Self { mail: None, messages: 300, seed: 1, json: false }
+impl From<&DemoArgs> for Options {
+    fn from(args: &DemoArgs) -> Self {
+        Self {
+            mail: args.mail.clone(),
+            messages: usize::try_from(args.messages).unwrap_or(usize::MAX),
+            workers: args.workers,
+            keep: args.keep.clone(),
+            seed: SEED,
+            json: args.json,
+        }
     }
 }
 
@@ -84,7 +99,7 @@ struct Outcome {
     hook_rss_bytes: Option<u64>,
     hook_cpu_s_per_1000: Option<f64>,
     worker_killed: bool,
-    killed: &'static str,
+    killed: String,
     seed: u64,
     released_in: PathBuf,
     quarantined_in: PathBuf,
@@ -99,11 +114,9 @@ struct Outcome {
 pub fn run(options: &Options) -> Result<bool> {
     let show = Show::new(options.json);
     let mail = letters(options, &show)?;
-    // It stays behind: the mail in it is the demo's evidence.
-    let folder = tempfile::Builder::new().prefix("gantry-demo-").tempdir();
-    let folder = folder.context("make a temporary folder")?.keep();
+    let folder = folder(options)?;
     let sink = Sink::start(&folder.join("released"))?;
-    let mut stage = Stage::set(&folder, sink.address(), &show)?;
+    let mut stage = Stage::set(&folder, sink.address(), options.workers, &show)?;
 
     show.step(format_args!("sending {} messages, a part of them infected", mail.count()));
     let begin = Instant::now();
@@ -121,6 +134,20 @@ pub fn run(options: &Options) -> Result<bool> {
         print(&table(&outcome, good, &folder));
     }
     Ok(good)
+}
+
+/// The folder stays behind: the mail in it is the demo's evidence.
+fn folder(options: &Options) -> Result<PathBuf> {
+    let Some(folder) = &options.keep else {
+        let folder = tempfile::Builder::new().prefix("gantry-demo-").tempdir();
+        return Ok(folder.context("make a temporary folder")?.keep());
+    };
+    let about = || format!("make the folder {}", folder.display());
+    std::fs::create_dir_all(folder).with_context(about)?;
+    let empty = std::fs::read_dir(folder).with_context(about)?.next().is_none();
+    ensure!(empty, "{}: it is not empty", about());
+    // The processes are told of it, and paths in a configuration are relative to its file.
+    folder.canonicalize().with_context(about)
 }
 
 fn letters(options: &Options, show: &Show) -> Result<Mail> {
@@ -162,19 +189,19 @@ fn play(stage: &mut Stage, mail: &Mail, sink: &Sink, show: &Show) -> Result<(Vec
 
 /// Stops a worker, waits until the hook says that it holds a reservation, and kills it.
 fn kill_one(stage: &mut Stage, show: &Show) -> bool {
-    let name = WORKERS[0];
-    let binary_status = || stage.status().and_then(|status| status.worker(name));
-    let Some(victim) = stage.workers.iter().find(|worker| worker.name == name) else {
-        return false;
-    };
+    let Some(victim) = stage.workers.first() else { return false };
+    let name = victim.name.clone();
     let frozen = victim.freeze();
     // Where a process cannot be frozen, it is killed while it holds something, as far as that can be seen.
-    let holds = until(HOLD_WITHIN, || binary_status().filter(|worker| !worker.holding.is_empty()));
+    let holds = until(HOLD_WITHIN, || {
+        let worker = stage.status()?.worker(&name)?;
+        (!worker.holding.is_empty()).then_some(worker)
+    });
     let what = match &holds {
         Some(worker) => format!("it holds {}", worker.holding.join(", ")),
         None => "it was not seen holding anything".to_owned(),
     };
-    if let Some(victim) = stage.workers.iter_mut().find(|worker| worker.name == name) {
+    if let Some(victim) = stage.workers.first_mut() {
         victim.kill();
     }
     let how = if frozen { "stopped and killed" } else { "killed" };
@@ -228,7 +255,7 @@ impl Outcome {
             hook_rss_bytes: rss_bytes,
             hook_cpu_s_per_1000: cpu_s.filter(|_| thousands > 0.0).map(|cpu| cpu / thousands),
             worker_killed: killed,
-            killed: WORKERS[0],
+            killed: stage.workers.first().map(|one| one.name.clone()).unwrap_or_default(),
             seed: options.seed,
             released_in: stage.folder.join("released"),
             quarantined_in: stage.spool(),

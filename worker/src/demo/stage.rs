@@ -16,8 +16,6 @@ use super::process::{Running, free_port, until};
 use super::show::Show;
 use super::status::Status;
 
-/// The workers' names.
-pub(super) const WORKERS: [&str; 3] = ["pc-1", "pc-2", "pc-3"];
 /// How long a process may take to be there. Generous: the machine may be busy.
 const START_WITHIN: Duration = Duration::from_secs(60);
 /// How much of a stored message is read for its id: the header record of the spool and the top of the message.
@@ -39,7 +37,12 @@ impl Stage {
     ///
     /// # Errors
     /// Where a program is missing or fails; with the end of its log.
-    pub(super) fn set(folder: &Path, release_to: SocketAddr, show: &Show) -> Result<Self> {
+    pub(super) fn set(
+        folder: &Path,
+        release_to: SocketAddr,
+        workers: u8,
+        show: &Show,
+    ) -> Result<Self> {
         let worker = env::current_exe().context("find this program")?;
         let hook = hook_binary(&worker, show)?;
         let quic = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?));
@@ -52,8 +55,9 @@ impl Stage {
 
         show.step("making the cluster's keys, and a token for each worker");
         run(gantry(&hook, &config, &["init"]))?;
+        let names: Vec<String> = (1..=workers).map(|number| format!("pc-{number}")).collect();
         let tokens: Vec<String> =
-            WORKERS.iter().map(|name| token(&hook, &config, name)).collect::<Result<_>>()?;
+            names.iter().map(|name| token(&hook, &config, name)).collect::<Result<_>>()?;
 
         show.step(format_args!("starting the hook (log: {})", folder.join("hook.log").display()));
         let log = folder.join("hook.log");
@@ -61,9 +65,9 @@ impl Stage {
         for intake in &intakes {
             await_greeting(&mut running, *intake)?;
         }
-        show.step("joining and starting three workers");
+        show.step(format_args!("joining and starting {workers} workers"));
         let mut workers = Vec::new();
-        for (name, token) in WORKERS.iter().zip(&tokens) {
+        for (name, token) in names.iter().zip(&tokens) {
             workers.push(enrol(folder, &worker, quic, name, token)?);
         }
         let stage = Self {
@@ -99,7 +103,7 @@ impl Stage {
     }
 
     fn await_workers(&self) -> Result<()> {
-        let all = || self.status().filter(|status| status.ready() >= WORKERS.len());
+        let all = || self.status().filter(|status| status.ready() >= self.workers.len());
         if until(START_WITHIN, all).is_some() {
             return Ok(());
         }
