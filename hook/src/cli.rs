@@ -7,6 +7,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use gantry_link::NameMask;
 use gantry_protocol::id::MessageId;
 
+use crate::exit::{EX_USAGE, OK};
+
 /// Takes mail in on a mail host, has it processed by workers, and hands it on.
 #[derive(Clone, Debug, PartialEq, Eq, Parser)]
 #[command(name = "gantry-hook", version, after_help = EXAMPLES)]
@@ -28,6 +30,20 @@ Examples, from a fresh file to a running host with one worker:
 
 Exit codes are those of sysexits.h: 0 done, 64 wrong command line, 69 no hook is
 running, 75 try again later, 77 refused, 78 wrong configuration.";
+
+impl Cli {
+    /// Parses the command line of this process. Prints what there is to say instead: help, the version, a mistake.
+    ///
+    /// # Errors
+    /// The code to exit with: [`OK`] after help and the version, [`EX_USAGE`] after a mistake.
+    pub fn from_command_line() -> Result<Self, u8> {
+        Self::try_parse().map_err(|said| {
+            // There is nobody left to tell that the terminal is gone.
+            let _ = said.print();
+            if said.use_stderr() { EX_USAGE } else { OK }
+        })
+    }
+}
 
 #[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
 pub enum Command {

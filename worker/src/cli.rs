@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::exit::{EX_USAGE, OK};
+
 /// Takes marked messages from mail hosts, processes them, and returns them.
 #[derive(Clone, Debug, PartialEq, Eq, Parser)]
 #[command(name = "gantry", version, after_help = EXAMPLES)]
@@ -24,6 +26,20 @@ Examples:
 
 Exit codes are those of sysexits.h: 0 done, 64 wrong command line, 69 no host
 answers, 70 a demo that lost mail, 77 refused, 78 wrong configuration.";
+
+impl Cli {
+    /// Parses the command line of this process. Prints what there is to say instead: help, the version, a mistake.
+    ///
+    /// # Errors
+    /// The code to exit with: [`OK`] after help and the version, [`EX_USAGE`] after a mistake.
+    pub fn from_command_line() -> Result<Self, u8> {
+        Self::try_parse().map_err(|said| {
+            // There is nobody left to tell that the terminal is gone.
+            let _ = said.print();
+            if said.use_stderr() { EX_USAGE } else { OK }
+        })
+    }
+}
 
 #[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
 pub enum Command {

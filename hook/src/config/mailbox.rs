@@ -20,6 +20,8 @@ use crate::release::SmtpTimeouts;
 const ANSWER_WITHIN_MAX: Duration = Duration::from_secs(540);
 const ANSWER_WITHIN_DEFAULT: Duration = Duration::from_secs(120);
 const WARN_AFTER_DEFAULT: Duration = Duration::from_secs(15 * 60);
+/// What lies in the spool beside the mailboxes' folders; each also with `.new` while it is replaced.
+const SPOOL_NAMES: &[&str] = &["control", "epoch", "format", "lock", "suspects", "volatile"];
 /// Networks in one list.
 const NETWORKS_MAX: usize = 1_024;
 /// Connections to or from one mailbox: each costs a buffer and a descriptor.
@@ -42,7 +44,7 @@ const HOOK_UNPROCESSED: &str = "write what happens when no worker processes it: 
 pub(super) fn mailbox(table: &Table<'_>, host: &str) -> Option<Mailbox> {
     table.allow(keys::MAILBOX);
     let name = table.required("name", "write a name, such as name = \"mail.box\"");
-    let name = name.and_then(|value| value.name());
+    let name = name.and_then(|value| folder_name(&value));
     let needs = table.required("needs", NEEDS).and_then(|value| needs(&value));
     let custody = custody(table);
     let warn_after = duration(table, "warn_after", WARN_AFTER_DEFAULT, SECOND..=30 * DAY);
@@ -62,6 +64,16 @@ pub(super) fn mailbox(table: &Table<'_>, host: &str) -> Option<Mailbox> {
         custody: custody?,
         warn_after,
     })
+}
+
+/// A mailbox's name, which is also its folder's in the spool.
+fn folder_name(value: &Value<'_>) -> Option<String> {
+    let name = value.name()?;
+    if SPOOL_NAMES.contains(&name.trim_end_matches(".new")) {
+        value.wrong("the spool has a file of its own with this name", "write another name");
+        return None;
+    }
+    Some(name)
 }
 
 fn needs(value: &Value<'_>) -> Option<Vec<String>> {

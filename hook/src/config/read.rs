@@ -39,10 +39,7 @@ pub(super) fn config(top: &Table<'_>) -> Option<Config> {
     let limits = top.value("limits").and_then(|value| value.table());
     let limits = limits.map_or_else(Limits::default, |table| self::limits(&table));
 
-    let tables = top.tables("mailbox", MAILBOXES_MAX);
-    if tables.is_empty() && !top.has("mailbox") {
-        top.wrong("mailbox", "there is none", "write at least one [[mailbox]]");
-    }
+    let tables = top.tables("mailbox", 1..=MAILBOXES_MAX);
     let host = name.as_deref().unwrap_or("localhost");
     let read: Vec<_> = tables.iter().map(|table| (table, mailbox(table, host))).collect();
     distinct(&read);

@@ -241,6 +241,11 @@ const MISTAKES: &[(&str, &str, &str)] = &[
          with a letter or digit; write a name such as \"mail.box\"",
     ),
     (
+        "name = \"mail.box\"",
+        "name = \"lock\"",
+        "hook.toml:5: mailbox \"lock\": name: the spool has a file of its own with this name; write another name",
+    ),
+    (
         "intake",
         "intake = { type = \"smpt\", listen = \"127.0.0.1:10025\" }",
         "hook.toml:6: mailbox \"mail.box\": intake: type: \"smpt\": there is no such word here; did you mean \"smtp\"?; \

@@ -23,7 +23,7 @@ fn read(top: &Table<'_>) -> Option<u16> {
         table.allow(&["count"]);
         table.or("count", 0_u8, |value| value.integer(1..=9));
     }
-    for item in top.tables("item", 2) {
+    for item in top.tables("item", 0..=2) {
         item.allow(&["name", "count"]);
         let _ = item.required("count", "write count = 1");
     }
@@ -107,6 +107,25 @@ fn an_unknown_key_is_refused_wherever_it_stands() {
             "{told:?}"
         );
     }
+}
+
+#[test]
+fn tables_that_must_be_there() {
+    let told = |text: &str| {
+        let document = Document::new(Path::new("x.toml"), text);
+        let read = document.resolve(|top| Some(top.tables("item", 1..=2).len()));
+        read.map_err(|mistakes| mistakes[0].to_string())
+    };
+    let none = Err("x.toml:1: item: there is none; write at least one [[item]]".to_owned());
+    assert_eq!(told(""), none);
+    assert_eq!(told("item = []"), none);
+    assert_eq!(told("[[item]]"), Ok(1));
+}
+
+#[test]
+fn what_is_told_of_a_key_stays_one_line() {
+    let told = mistakes("\"a\\nb\" = 1");
+    assert!(told[0].starts_with("x.toml:1: a\\nb: there is no such key"), "{told:?}");
 }
 
 #[test]

@@ -48,7 +48,7 @@ pub(super) fn config(top: &Table<'_>) -> Option<Config> {
     });
 
     let hosts = hosts(top);
-    let tables = top.tables("module", MODULES_MAX);
+    let tables = top.tables("module", 0..=MODULES_MAX);
     let modules: Vec<_> = tables.iter().map(module).collect();
     let names: Vec<_> = modules.iter().map(|module| Some(module.as_ref()?.name())).collect();
     for (index, (table, name)) in tables.iter().zip(&names).enumerate() {
@@ -69,10 +69,7 @@ pub(super) fn config(top: &Table<'_>) -> Option<Config> {
 }
 
 fn hosts(top: &Table<'_>) -> Option<Vec<Host>> {
-    let tables = top.tables("host", HOSTS_MAX);
-    if tables.is_empty() && !top.has("host") {
-        top.wrong("host", "there is none", "write at least one [[host]]");
-    }
+    let tables = top.tables("host", 1..=HOSTS_MAX);
     let mut hosts: Vec<Option<Host>> = Vec::new();
     for table in &tables {
         table.allow(keys::HOST);
