@@ -20,6 +20,7 @@ use crate::link::{Closed, close};
 use crate::name::is_name;
 use crate::refusal::{CloseCode, Refusal, Span};
 use crate::revocation::Revocations;
+use crate::server::{GREETING_TIME_MAX, said_nothing};
 use crate::token::{JoinToken, Secret, TokenError};
 use crate::transport::{self, ALPN_JOIN};
 
@@ -33,7 +34,7 @@ const JOINS_MAX: usize = 4;
 const JOINS_PER_WINDOW_MAX: u32 = 100;
 const JOINS_WINDOW: Duration = Duration::from_secs(10);
 /// From the first packet to the certificate, for each address.
-const JOIN_TIME_MAX: Duration = Duration::from_secs(10);
+const JOIN_TIME_MAX: Duration = Duration::from_secs(30);
 
 /// What a joining node says. Frozen with `gantry-join/1`, as is the answer.
 #[derive(Serialize, Deserialize)]
@@ -256,18 +257,15 @@ pub(crate) async fn admit(
     })?;
     desk.count_attempt()?;
     let strange = |text: &str| Refusal::new(CloseCode::Misbehaved, text);
-    let Ok(_place) = desk.places.acquire().await else {
-        return Err(strange("the host is shutting down"));
-    };
     let shown = transport::peer_chain(quic);
     let key = shown.first().and_then(PublicKey::of);
     let key = key.ok_or_else(|| strange("a joining node must show its new key (P-256)"))?;
-    let (mut send, mut receive) =
-        quic.accept_bi().await.map_err(|error| strange(&Closed::from(error).to_string()))?;
-    let request = receive.read_to_end(REQUEST_BYTES_MAX).await;
-    let request = request.map_err(|error| strange(&format!("read the request: {error}")))?;
-    let request: Request =
-        postcard::from_bytes(&request).map_err(|_| strange("the request cannot be read"))?;
+    let asked = timeout(GREETING_TIME_MAX, read_request(quic)).await;
+    let (mut send, request) = asked.unwrap_or_else(|_| Err(said_nothing()))?;
+    // Only now: who says nothing must not hold a place.
+    let Ok(_place) = desk.places.acquire().await else {
+        return Err(strange("the host is shutting down"));
+    };
     let authority = Arc::clone(&desk.authority);
     let outcome = tokio::task::spawn_blocking(move || grant(&authority, &request, &key)).await;
     let (answer, outcome) = match outcome {
@@ -279,8 +277,22 @@ pub(crate) async fn admit(
     // A node that has gone has no use for the answer; its token is used up all the same.
     let _ = send.write_all(&answer).await;
     let _ = send.finish();
-    let _ = send.stopped().await;
+    let _ = timeout(GREETING_TIME_MAX, send.stopped()).await;
     outcome
+}
+
+async fn read_request(quic: &quinn::Connection) -> Result<(quinn::SendStream, Request), Refusal> {
+    let strange = |text: String| Refusal::new(CloseCode::Misbehaved, text);
+    let (send, mut receive) = quic.accept_bi().await.map_err(|error| match error.into() {
+        Closed::ByPeer { code, text } => {
+            Refusal::new(code, format!("the joining node closed the connection: {text}"))
+        }
+        other => strange(format!("read the request: {other}")),
+    })?;
+    let request = receive.read_to_end(REQUEST_BYTES_MAX).await;
+    let request = request.map_err(|error| strange(format!("read the request: {error}")))?;
+    let request = postcard::from_bytes(&request);
+    Ok((send, request.map_err(|_| strange("the request cannot be read".to_owned()))?))
 }
 
 /// Uses up the token and makes the certificate: file work.

@@ -30,8 +30,8 @@ use crate::transport::{self, ALPN_JOIN, TlsError};
 const GREETINGS_MAX: usize = 64;
 /// Beyond this many, a peer's address must be proved by a round trip before it costs anything.
 const GREETINGS_UNPROVED_MAX: usize = GREETINGS_MAX / 2;
-/// From first packet to hello.
-const GREETING_TIME_MAX: Duration = Duration::from_secs(5);
+/// For the handshake, and again for the hello (or a joining node's request).
+pub(crate) const GREETING_TIME_MAX: Duration = Duration::from_secs(5);
 /// How long closing links are given to tell their peers.
 const SHUTDOWN_TIME_MAX: Duration = Duration::from_secs(1);
 
@@ -83,7 +83,8 @@ pub enum ServerError {
 }
 
 impl Server {
-    /// Binds the port; when this returns, workers can link. With an authority nodes can join, too.
+    /// Binds the port; when this returns, workers can link. With an authority nodes can join, too. To be called within a tokio
+    /// runtime, which then drives the port.
     ///
     /// # Errors
     /// [`ServerError::Bind`] where the address cannot be had.
@@ -133,6 +134,12 @@ impl Server {
         }
     }
 
+    /// How much [`Self::accept`] would give out at once.
+    #[cfg(test)]
+    pub(crate) fn waiting(&self) -> usize {
+        self.incoming.len()
+    }
+
     /// Whether a peer's certificate still counts: not revoked, not expired. For live links, after each reload and now and then.
     ///
     /// # Errors
@@ -177,7 +184,7 @@ impl Server {
         gate.revocations.write().unwrap_or_else(PoisonError::into_inner).replace(newer)
     }
 
-    /// Closes every link with this sentence and frees the port.
+    /// Closes every link with this sentence. The port is free when the last part of a link is dropped, too.
     pub async fn shutdown(self, code: CloseCode, text: &str) {
         let refusal = Refusal::new(code, text);
         self.endpoint.close(refusal.code.number(), refusal.text.as_bytes());
@@ -271,18 +278,13 @@ async fn greet(incoming: quinn::Incoming, gate: &Gate, sender: &mpsc::Sender<Inc
         Ok(Err(error)) => return debug!(%remote, "handshake failed: {error}"),
         Err(_) => return debug!(%remote, "handshake took too long"),
     };
-    let greeting = async {
-        if transport::alpn(&quic).as_deref() == Some(ALPN_JOIN) {
-            let identity = join::admit(&quic, gate.desk.as_ref()).await?;
-            Ok(Incoming::Joined { remote, identity })
-        } else {
-            link(&quic, gate).await.map(Box::new).map(Incoming::Link)
-        }
+    let outcome = if transport::alpn(&quic).as_deref() == Some(ALPN_JOIN) {
+        let joined = join::admit(&quic, gate.desk.as_ref()).await;
+        joined.map(|identity| Incoming::Joined { remote, identity })
+    } else {
+        let linked = timeout(GREETING_TIME_MAX, link(&quic, gate)).await;
+        linked.unwrap_or_else(|_| Err(said_nothing())).map(Box::new).map(Incoming::Link)
     };
-    let outcome = timeout(GREETING_TIME_MAX, greeting).await.unwrap_or_else(|_| {
-        let text = format!("nothing was said for {} seconds", GREETING_TIME_MAX.as_secs());
-        Err(Refusal::new(CloseCode::Limit, text))
-    });
     match outcome {
         Ok(incoming) => {
             if let Incoming::Joined { identity, .. } = &incoming {
@@ -298,6 +300,12 @@ async fn greet(incoming: quinn::Incoming, gate: &Gate, sender: &mpsc::Sender<Inc
             let _ = sender.try_send(Incoming::Refused { remote, refusal });
         }
     }
+}
+
+/// For a peer that does not say in time what it must say first.
+pub(crate) fn said_nothing() -> Refusal {
+    let text = format!("nothing was said for {} seconds", GREETING_TIME_MAX.as_secs());
+    Refusal::new(CloseCode::Limit, text)
 }
 
 /// Verifies the peer, and only then reads its hello.

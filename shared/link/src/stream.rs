@@ -210,10 +210,17 @@ impl<F: Frame> FrameSender<F> {
         let _ = self.stream.set_priority(priority);
     }
 
+    /// What no sender of ours sends.
+    #[cfg(test)]
+    #[allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+    pub(crate) async fn write_raw(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).await.unwrap();
+    }
+
     async fn flush(&mut self) -> Result<(), StreamError> {
         while !self.pending.is_empty() {
-            let taken = self.stream.write(&self.pending).await?;
-            let _ = self.pending.split_to(taken.min(self.pending.len()));
+            // Takes what fits off the front, without a copy.
+            self.stream.write_chunks(std::slice::from_mut(&mut self.pending)).await?;
         }
         Ok(())
     }
