@@ -1,9 +1,14 @@
 //! The hook: takes messages in on the mail host, serves them to workers, applies what comes back.
 
+pub mod admin;
 pub mod cli;
+pub mod commands;
 pub mod config;
 pub mod disk;
 pub mod exit;
 pub mod intake;
+pub mod log;
 pub mod release;
+pub mod service;
+pub mod signals;
 pub mod spool;

@@ -5,7 +5,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use gantry_protocol::time::Moment;
 use tokio::time::Instant;
 
-/// Tells the time as milliseconds since the clock was made. Copies tell the same time.
+/// What a new clock reads: far enough from zero for every age that a message can bring along from before a restart.
+const START: Duration = Duration::from_secs(366 * 24 * 3600);
+
+/// Tells the time as milliseconds from an origin a year before it was made. Copies tell the same time.
 ///
 /// It reads tokio's clock, so a test that pauses that clock moves this one too.
 #[derive(Clone, Copy, Debug)]
@@ -14,18 +17,18 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// A clock that reads zero now.
+    /// A clock that reads a year now.
     pub fn start() -> Self {
         Self { origin: Instant::now() }
     }
 
     pub fn now(&self) -> Moment {
-        Moment::default() + self.origin.elapsed()
+        Moment::default() + START + self.origin.elapsed()
     }
 
     /// When, on tokio's clock, this one reads `moment`.
     pub fn instant(&self, moment: Moment) -> Instant {
-        self.origin + moment.since(Moment::default())
+        self.origin + moment.since(Moment::default() + START)
     }
 }
 

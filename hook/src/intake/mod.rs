@@ -7,5 +7,5 @@ mod clock;
 mod gate;
 pub mod smtp;
 
-pub use clock::Clock;
+pub use clock::{Clock, unix_ms};
 pub use gate::{Admission, EVENTS_MAX, Gate, IntakeEvent};

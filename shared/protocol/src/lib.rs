@@ -7,6 +7,7 @@ pub mod grabber;
 pub mod id;
 pub mod limits;
 pub mod monitor;
+pub mod policy;
 pub mod pool;
 pub mod profile;
 pub mod text;

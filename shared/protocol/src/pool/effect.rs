@@ -84,7 +84,11 @@ pub enum Effect {
     Answer { message: MessageId, answer: Answer },
     /// Upstream custody: the bytes in memory are no longer needed. `attempts` is what stays counted against their
     /// digest, durably, should the sender bring them again; zero clears it.
-    Forget { message: MessageId, attempts: u8 },
+    Forget {
+        message: MessageId,
+        mailbox: MailboxIndex,
+        attempts: u8,
+    },
     /// A store failed: take in nothing more until an operator has looked.
     StopIntake { reason: String },
     /// Something for the log, the counters and the status.

@@ -305,7 +305,7 @@ impl Pool {
         self.suspects_out.remove(&id);
         if let Some(entry) = self.messages.remove(&id) {
             if entry.is_upstream() {
-                self.effects.push_back(Effect::Forget { message: id, attempts });
+                self.effects.push_back(Effect::Forget { message: id, mailbox: entry.mailbox, attempts });
             }
             if let Some(token) = entry.storing {
                 self.tokens.remove(&token);

@@ -1,0 +1,153 @@
+//! Messages that were set aside, as people see them. Read from the spool, whether a hook runs or not.
+
+use std::io::Read;
+use std::sync::Arc;
+
+use gantry_mail::date;
+use gantry_protocol::id::MessageId;
+use gantry_protocol::pool::{Change, MailboxIndex, ReleaseResult, Stored};
+use gantry_protocol::verdict::{Finding, Outcome};
+
+use super::{Aside, HEADER_SHOWN_BYTES_MAX, ListedMessage, MESSAGES_MAX, Reply, ShownMessage};
+use crate::disk::Disk;
+use crate::spool::{Listed, Spool, SpoolError};
+
+/// Messages in one state, oldest first, at most [`MESSAGES_MAX`]. One whose file cannot be read is listed with that as its
+/// reason.
+pub fn list<D: Disk>(spool: &Spool<D>, mailboxes: &[String], aside: Aside) -> Vec<ListedMessage> {
+    let listed = spool.list(|state| state == aside.state(), MESSAGES_MAX);
+    listed
+        .into_iter()
+        .map(|listed| {
+            describe(spool, mailboxes, &listed).unwrap_or_else(|error| ListedMessage {
+                sender: String::new(),
+                recipients: Vec::new(),
+                reasons: vec![error.to_string()],
+                ..outline(mailboxes, &listed)
+            })
+        })
+        .collect()
+}
+
+/// All that is known of one message.
+pub fn show<D: Disk>(spool: &Spool<D>, mailboxes: &[String], aside: Aside, id: &str) -> Reply {
+    let shown = id.parse::<MessageId>().map_err(|error| error.to_string()).and_then(|id| {
+        let listed = spool
+            .list(|state| state == aside.state(), usize::MAX)
+            .into_iter()
+            .find(|listed| listed.id == id);
+        let listed = listed.ok_or_else(|| {
+            format!("no such message {id} is set aside here; `list` shows those that are")
+        })?;
+        detail(spool, mailboxes, &listed).map_err(|error| error.to_string())
+    });
+    match shown {
+        Ok(shown) => Reply::Show(Box::new(shown)),
+        Err(reason) => Reply::Refused(reason),
+    }
+}
+
+/// Releases or deletes one message while no hook runs.
+pub fn change<D: Disk>(spool: &Arc<Spool<D>>, aside: Aside, id: &str, release: bool) -> Reply {
+    let wanted = id.parse::<MessageId>().map_err(|error| error.to_string()).and_then(|id| {
+        let found = spool
+            .list(|state| state == aside.state(), usize::MAX)
+            .into_iter()
+            .find(|listed| listed.id == id);
+        found.ok_or_else(|| {
+            format!("no such message {id} is set aside here; `list` shows those that are")
+        })
+    });
+    let listed = match wanted {
+        Ok(listed) => listed,
+        Err(reason) => return Reply::Refused(reason),
+    };
+    let change = if release { Change::Requeue } else { Change::Remove };
+    match spool.apply(listed.id, listed.mailbox, &change) {
+        Stored::Failed { reason } => Reply::Refused(reason),
+        Stored::Done | Stored::Bounced { .. } | Stored::Unreturnable => Reply::Done,
+    }
+}
+
+fn outline(mailboxes: &[String], listed: &Listed) -> ListedMessage {
+    let MailboxIndex(index) = listed.mailbox;
+    ListedMessage {
+        id: listed.id.to_string(),
+        mailbox: mailboxes.get(usize::from(index)).cloned().unwrap_or_default(),
+        received: date::rfc5322(listed.received_unix_s),
+        length: listed.length,
+        sender: String::new(),
+        recipients: Vec::new(),
+        reasons: Vec::new(),
+    }
+}
+
+fn describe<D: Disk>(
+    spool: &Spool<D>,
+    mailboxes: &[String],
+    listed: &Listed,
+) -> Result<ListedMessage, SpoolError> {
+    let envelope = spool.header(listed.id)?.envelope;
+    Ok(ListedMessage {
+        sender: envelope.sender,
+        recipients: envelope.recipients.into_iter().map(|recipient| recipient.address).collect(),
+        reasons: spool.log(listed.id)?.reasons,
+        ..outline(mailboxes, listed)
+    })
+}
+
+fn detail<D: Disk>(
+    spool: &Spool<D>,
+    mailboxes: &[String],
+    listed: &Listed,
+) -> Result<ShownMessage, SpoolError> {
+    let header = spool.header(listed.id)?;
+    let log = spool.log(listed.id)?;
+    let mut start = Vec::new();
+    let limit = u64::try_from(HEADER_SHOWN_BYTES_MAX).unwrap_or(u64::MAX);
+    // What cannot be read is not shown; the rest of what is known still is.
+    let _ = spool.body(listed.id)?.take(limit).read_to_end(&mut start);
+    let block = gantry_mail::header::scan(&start).map_or(0, |header| header.length);
+    let results = log.results.iter().map(|result| {
+        let recipient = header.envelope.recipients.get(usize::from(result.recipient));
+        let word = match result.result {
+            ReleaseResult::Accepted => "accepted",
+            ReleaseResult::Deferred => "deferred",
+            ReleaseResult::Unknown => "unknown",
+            ReleaseResult::Refused => "refused",
+        };
+        let address = recipient.map(|recipient| recipient.address.as_str()).unwrap_or_default();
+        format!("{address}: {word}: {}", result.reply)
+    });
+    Ok(ShownMessage {
+        listed: describe(spool, mailboxes, listed)?,
+        digest: header.digest.to_string(),
+        helo: header.envelope.peer.helo.clone(),
+        address: header.envelope.peer.address.map(|address| address.to_string()),
+        findings: log.verdict.iter().flat_map(|verdict| &verdict.findings).map(finding).collect(),
+        results: results.collect(),
+        header: printable(start.get(..block.min(start.len())).unwrap_or_default()),
+    })
+}
+
+fn finding(finding: &Finding) -> String {
+    let outcome = match &finding.outcome {
+        Outcome::Clean => "clean".to_owned(),
+        Outcome::Found { names } => format!("found {}", names.join(", ")),
+        Outcome::Unscanned { reason } => format!("unscanned: {reason}"),
+        Outcome::Encrypted { reason } => format!("encrypted: {reason}"),
+        Outcome::Malformed { reason } => format!("malformed: {reason}"),
+        Outcome::OverBudget { reason } => format!("over budget: {reason}"),
+    };
+    let Finding { need, module, engine, signatures, duration_ms, .. } = finding;
+    format!("{need}: {outcome} ({module}, {engine}, {signatures}, {duration_ms} ms)")
+}
+
+/// Hostile bytes never reach a terminal as they are.
+fn printable(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes)
+        .replace("\r\n", "\n")
+        .chars()
+        .map(|c| if c.is_control() && c != '\n' { '?' } else { c })
+        .collect()
+}

@@ -1,0 +1,243 @@
+//! What the command line asks for, done.
+
+mod show;
+
+use std::io::Write;
+use std::path::Path;
+
+use gantry_link::{Authority, AuthorityError, Role, TokenRequest};
+
+use crate::admin::{self, Aside, HookStatus, Reply, Request};
+use crate::cli::{self, AsideAction, Cli, Command, Output, TokenArgs};
+use crate::config::Config;
+use crate::disk::RealDisk;
+use crate::exit;
+use crate::intake::Clock;
+use crate::service::{self, RunError};
+use crate::spool::{Opened, Spool, SpoolError};
+
+/// What went wrong, in a sentence, and the exit code that says so.
+#[derive(Debug)]
+pub struct Failure {
+    pub code: u8,
+    pub text: String,
+}
+
+/// Does what the command line says, writing results to `out`.
+///
+/// # Errors
+/// Whatever kept it from being done.
+pub fn execute(cli: Cli, out: &mut dyn Write) -> Result<(), Failure> {
+    let config = load(&cli.config)?;
+    match cli.command {
+        Command::Check => line(out, &format!("{}: no mistakes", cli.config.display())),
+        Command::Init => init(&config, out),
+        Command::Token(arguments) => token(&config, arguments, out),
+        Command::Revoke { name } => revoke(&config, &name, out),
+        Command::Run => run(config),
+        Command::Status(Output { json }) => {
+            let status = status(&config)?;
+            if json {
+                print_json(out, &status)
+            } else {
+                line(out, show::status(&status).trim_end())
+            }
+        }
+        Command::Quarantine { action } => aside(&config, Aside::Quarantined, action, out),
+        Command::Held { action } => aside(&config, Aside::Held, action, out),
+    }
+}
+
+fn load(path: &Path) -> Result<Config, Failure> {
+    Config::load(path).map_err(|mistakes| {
+        let text = mistakes.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+        Failure { code: exit::EX_CONFIG, text }
+    })
+}
+
+fn init(config: &Config, out: &mut dyn Write) -> Result<(), Failure> {
+    let folder = config.identity_dir.display();
+    match Authority::create(&config.identity_dir, &config.name, gantry_link::system_clock()) {
+        Ok(_) => line(
+            out,
+            &format!(
+                "made the cluster's authority and the identity of {} in {folder}",
+                config.name
+            ),
+        ),
+        Err(AuthorityError::Exists { .. }) => {
+            line(out, &format!("{folder} has an authority already; nothing was changed"))
+        }
+        Err(error) => Err(failure(exit::EX_CANTCREAT, error)),
+    }
+}
+
+fn token(config: &Config, arguments: TokenArgs, out: &mut dyn Write) -> Result<(), Failure> {
+    let TokenArgs { name, role, provides, expires, advertise } = arguments;
+    let role = match role {
+        cli::Role::Worker => Role::Worker,
+        cli::Role::Operator => Role::Operator,
+    };
+    let advertise = advertise
+        .or_else(|| config.advertise.clone())
+        .map_or_else(|| config.listen.to_string(), |endpoint| endpoint.to_string());
+    if config.advertise.is_none()
+        && config.listen.ip().is_unspecified()
+        && advertise == config.listen.to_string()
+    {
+        let text = format!(
+            "a worker cannot dial {advertise}: write advertise = \"HOST:PORT\" in the configuration, or give --advertise"
+        );
+        return Err(Failure { code: exit::EX_CONFIG, text });
+    }
+    let request =
+        TokenRequest { mask: name, role, provides, expires_in: expires.as_secs(), advertise };
+    let token = authority(config)?
+        .issue_token(&request)
+        .map_err(|error| failure(exit::EX_CANTCREAT, error))?;
+    line(out, &token)
+}
+
+fn revoke(config: &Config, name: &str, out: &mut dyn Write) -> Result<(), Failure> {
+    let count =
+        authority(config)?.revoke(name).map_err(|error| failure(exit::EX_DATAERR, error))?;
+    // A running hook looks once a second; asking makes it now.
+    let told = admin::ask(&config.spool, &Request::Reload).ok().flatten().is_some();
+    let effect = if told {
+        "the running hook has ended its links"
+    } else {
+        "it counts from the next start on"
+    };
+    line(out, &format!("revoked {count} certificate(s) of {name}; {effect}"))
+}
+
+fn authority(config: &Config) -> Result<Authority, Failure> {
+    Authority::open(&config.identity_dir, gantry_link::system_clock()).map_err(|error| Failure {
+        code: exit::EX_NOINPUT,
+        text: format!("{error}; `gantry-hook init` makes it"),
+    })
+}
+
+fn run(config: Config) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(BLOCKING_THREADS_MAX)
+        .build()
+        .map_err(|error| failure(exit::EX_IOERR, error))?;
+    runtime.block_on(service::run(config)).map_err(|error| {
+        let code = match &error {
+            RunError::Spool(_) | RunError::Secret { .. } | RunError::Signals(_) => exit::EX_IOERR,
+            RunError::Identity(_) | RunError::Authority(_) => exit::EX_NOPERM,
+            RunError::Server(_) | RunError::Listen { .. } | RunError::Admin(_) => {
+                exit::EX_UNAVAILABLE
+            }
+        };
+        failure(code, error)
+    })
+}
+
+/// Threads that wait for the disk: as many as make syncs come together, and few enough for a small host.
+const BLOCKING_THREADS_MAX: usize = 24;
+
+fn status(config: &Config) -> Result<HookStatus, Failure> {
+    if let Some(reply) = ask(config, &Request::Status)? {
+        return match reply {
+            Reply::Status(status) => Ok(*status),
+            other => Err(unexpected(other)),
+        };
+    }
+    let opened = open(config)?;
+    let mut status = HookStatus {
+        host: config.name.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        epoch: opened.epoch,
+        mailboxes: config.mailboxes.iter().map(|mailbox| mailbox.name.clone()).collect(),
+        ..HookStatus::default()
+    };
+    let now = Clock::start().now();
+    status.pool = service::pool_of(config, opened.recovered, opened.epoch, now)
+        .status(admin::MESSAGES_MAX, now);
+    Ok(status)
+}
+
+fn aside(
+    config: &Config,
+    aside: Aside,
+    action: AsideAction,
+    out: &mut dyn Write,
+) -> Result<(), Failure> {
+    let (request, json) = match &action {
+        AsideAction::List(Output { json }) => (Request::List { aside }, *json),
+        AsideAction::Show { id, output } => {
+            (Request::Show { aside, id: id.to_string() }, output.json)
+        }
+        AsideAction::Release { id } => (Request::Release { aside, id: id.to_string() }, false),
+        AsideAction::Delete { id } => (Request::Delete { aside, id: id.to_string() }, false),
+    };
+    let reply = match ask(config, &request)? {
+        Some(reply) => reply,
+        None => offline(config, request)?,
+    };
+    match reply {
+        Reply::List(listed) if json => print_json(out, &listed),
+        Reply::List(listed) => line(out, show::list(&listed, aside).trim_end()),
+        Reply::Show(shown) if json => print_json(out, &shown),
+        Reply::Show(shown) => line(out, show::message(&shown).trim_end()),
+        Reply::Done => match action {
+            AsideAction::Delete { id } => line(out, &format!("deleted {id}")),
+            AsideAction::Release { id } => {
+                line(out, &format!("{id} is back in the pool and will be processed again"))
+            }
+            _ => Ok(()),
+        },
+        other => Err(unexpected(other)),
+    }
+}
+
+/// What an operator wants while no hook runs: the spool's lock is taken instead.
+fn offline(config: &Config, request: Request) -> Result<Reply, Failure> {
+    let opened = open(config)?;
+    let mailboxes: Vec<String> =
+        config.mailboxes.iter().map(|mailbox| mailbox.name.clone()).collect();
+    Ok(match request {
+        Request::List { aside } => Reply::List(admin::list(&opened.spool, &mailboxes, aside)),
+        Request::Show { aside, id } => admin::show(&opened.spool, &mailboxes, aside, &id),
+        Request::Release { aside, id } => admin::change(&opened.spool, aside, &id, true),
+        Request::Delete { aside, id } => admin::change(&opened.spool, aside, &id, false),
+        Request::Status | Request::Reload => Reply::Done,
+    })
+}
+
+fn ask(config: &Config, request: &Request) -> Result<Option<Reply>, Failure> {
+    admin::ask(&config.spool, request).map_err(|error| failure(exit::EX_UNAVAILABLE, error))
+}
+
+fn open(config: &Config) -> Result<Opened<RealDisk>, Failure> {
+    let names: Vec<String> = config.mailboxes.iter().map(|mailbox| mailbox.name.clone()).collect();
+    let options = service::spool_options(config, Clock::start());
+    Spool::open(RealDisk, &config.spool, &names, options)
+        .map_err(|error: SpoolError| failure(exit::EX_IOERR, error))
+}
+
+fn unexpected(reply: Reply) -> Failure {
+    match reply {
+        Reply::Refused(reason) => Failure { code: exit::EX_DATAERR, text: reason },
+        other => Failure {
+            code: exit::EX_SOFTWARE,
+            text: format!("the running hook answered {other:?}"),
+        },
+    }
+}
+
+fn failure(code: u8, error: impl std::fmt::Display) -> Failure {
+    Failure { code, text: error.to_string() }
+}
+
+fn line(out: &mut dyn Write, text: &str) -> Result<(), Failure> {
+    writeln!(out, "{text}").map_err(|error| failure(exit::EX_IOERR, error))
+}
+
+fn print_json(out: &mut dyn Write, value: &impl serde::Serialize) -> Result<(), Failure> {
+    let text = serde_json::to_string(value).map_err(|error| failure(exit::EX_SOFTWARE, error))?;
+    line(out, &text)
+}

@@ -1,0 +1,41 @@
+//! What can happen to the service: the only thing its loop waits for.
+
+use gantry_link::{HostReservationStream, Incoming};
+use gantry_protocol::frame::{WorkerControl, WorkerReservation};
+use gantry_protocol::id::{Fence, MessageId, Session, Token};
+use gantry_protocol::pool::{Assigned, RecipientResult, Stored, StoredLog};
+use tokio::sync::oneshot;
+
+use crate::admin::{Reply, Request};
+use crate::intake::IntakeEvent;
+
+/// Actions on their way to the loop before their senders wait. Every link, stream and store has at most one under
+/// way, so this is a bound on memory, not on what works.
+pub(super) const ACTIONS_MAX: usize = 1_024;
+
+/// Names a reservation's stream: what arrives on it counts only for this session and fence.
+pub(super) type StreamKey = (Session, MessageId, Fence);
+
+pub(super) enum Action {
+    Intake(IntakeEvent),
+    Incoming(Box<Incoming>),
+    Control(Session, Box<WorkerControl>),
+    LinkLost(Session, String),
+    Assigned(StreamKey, Assigned),
+    /// A worker opened a stream to go on with a reservation of an earlier session.
+    Resumed(StreamKey, Box<HostReservationStream>),
+    Reservation(StreamKey, Box<WorkerReservation>),
+    /// The stream broke while its link lives.
+    StreamLost(StreamKey, String),
+    /// Both sides of the stream have ended.
+    StreamDone(StreamKey),
+    Stored(Token, Stored),
+    Loaded(Token, Result<StoredLog, String>),
+    Released(Token, Vec<RecipientResult>),
+    Admin(Request, oneshot::Sender<Reply>),
+    Timeout,
+    /// The revocation list may have changed.
+    Housekeeping,
+    /// SIGTERM or SIGINT.
+    Stop,
+}

@@ -1,0 +1,213 @@
+//! Doing what the pool asks for.
+
+use std::sync::Arc;
+
+use gantry_link::CloseCode;
+use gantry_protocol::frame::{HostControl, HostReservation};
+use gantry_protocol::id::{MessageId, Session, Token};
+use gantry_protocol::pool::{
+    Answer, Assignment, Change, Effect, Event, MailboxIndex, Stored, StoredLog, StoredState,
+};
+use tokio::sync::mpsc;
+
+use super::action::{Action, StreamKey};
+use super::link::{self, ControlOut, STREAM_QUEUE_MAX, StreamOut};
+use super::{Service, set_aside};
+use crate::disk::Disk;
+use crate::release;
+
+impl<D: Disk> Service<D> {
+    /// Everything that the last input caused.
+    pub(super) fn perform_effects(&mut self) {
+        while let Some(effect) = self.pool.poll_effect() {
+            match effect {
+                Effect::Control { session, frame } => self.control(session, frame),
+                Effect::CloseLink { session, reason } => self.close(session, reason),
+                Effect::Assign(assignment) => self.assign(assignment),
+                Effect::Reply { session, message, fence, frame, finish } => {
+                    self.reply((session, message, fence), frame, finish);
+                }
+                Effect::Store { token, message, mailbox, change } => {
+                    self.store(token, message, mailbox, change)
+                }
+                Effect::Load { token, message, .. } => self.load(token, message),
+                Effect::Release { token, message, mailbox, recipients } => {
+                    self.release(token, message, mailbox, recipients);
+                }
+                Effect::Answer { message, answer } => self.answer(message, answer),
+                Effect::Forget { message, mailbox, attempts } => {
+                    self.forget(message, mailbox, attempts)
+                }
+                Effect::StopIntake { reason } => self.gate.stop(reason),
+                Effect::Event(event) => log(&event),
+            }
+        }
+    }
+
+    /// A queue that is full belongs to a worker that does not read.
+    fn control(&mut self, session: Session, frame: HostControl) {
+        let Some(linked) = self.links.get(&session) else { return };
+        if linked.control.try_send(ControlOut::Frame(Box::new(frame))).is_err() {
+            let worker = &linked.connection.identity().name;
+            tracing::warn!(session = session.0, worker, "link closed: the worker does not read");
+            linked
+                .connection
+                .close(CloseCode::Misbehaved, "the worker does not read its control stream");
+        }
+    }
+
+    fn close(&mut self, session: Session, reason: String) {
+        let Some(linked) = self.links.get(&session) else { return };
+        tracing::warn!(
+            session = session.0,
+            worker = linked.connection.identity().name,
+            reason,
+            "link refused"
+        );
+        let code = CloseCode::Misbehaved;
+        if linked.control.try_send(ControlOut::Close(code, reason.clone())).is_err() {
+            linked.connection.close(code, &reason);
+        }
+    }
+
+    fn assign(&mut self, assignment: Assignment) {
+        let (session, message, fence) = (assignment.session, assignment.message, assignment.fence);
+        let Some(linked) = self.links.get(&session) else {
+            // Its loss is on its way to the pool.
+            return;
+        };
+        let Some(mailbox) = self.mailboxes.get(usize::from(assignment.mailbox.0)) else { return };
+        let (out, queue) = mpsc::channel(STREAM_QUEUE_MAX);
+        self.streams.insert((session, message, fence), out);
+        tokio::spawn(link::send_assignment(link::Sending {
+            assignment,
+            mailbox: mailbox.name.clone(),
+            needs: mailbox.needs.clone(),
+            spool: Arc::clone(&self.spool),
+            connection: linked.connection.clone(),
+            queue,
+            actions: self.actions.clone(),
+        }));
+    }
+
+    fn reply(&mut self, key: StreamKey, frame: HostReservation, finish: bool) {
+        let Some(out) = self.streams.get(&key) else { return };
+        if out.try_send(StreamOut { frame, finish }).is_err() {
+            tracing::debug!(message = %key.1, "the reservation's stream is gone");
+        }
+        if finish {
+            self.streams.remove(&key);
+        }
+    }
+
+    fn store(&mut self, token: Token, id: MessageId, mailbox: MailboxIndex, change: Change) {
+        let (spool, actions) = (Arc::clone(&self.spool), self.actions.clone());
+        tokio::task::spawn_blocking(move || {
+            let stored = spool.apply(id, mailbox, &change);
+            let _ = actions.blocking_send(Action::Stored(token, stored));
+        });
+    }
+
+    /// What stays counted against the content is written down before the content is gone.
+    fn forget(&mut self, id: MessageId, mailbox: MailboxIndex, attempts: u8) {
+        if attempts == 0 {
+            return self.spool.forget(id);
+        }
+        let spool = Arc::clone(&self.spool);
+        tokio::task::spawn_blocking(move || {
+            if let Stored::Failed { reason } =
+                spool.apply(id, mailbox, &Change::Charge { attempts })
+            {
+                tracing::error!(message = %id, reason, "count attempts against a content");
+            }
+            spool.forget(id);
+        });
+    }
+
+    fn load(&mut self, token: Token, id: MessageId) {
+        let (spool, actions) = (Arc::clone(&self.spool), self.actions.clone());
+        tokio::task::spawn_blocking(move || {
+            let read = spool.header(id).and_then(|header| Ok((header, spool.log(id)?)));
+            let log = match read {
+                Ok((header, log)) => {
+                    let recipients =
+                        u16::try_from(header.envelope.recipients.len()).unwrap_or(u16::MAX);
+                    Ok(StoredLog { verdict: log.verdict, results: log.results, recipients })
+                }
+                Err(error) => Err(set_aside(&spool, id, &error)),
+            };
+            let _ = actions.blocking_send(Action::Loaded(token, log));
+        });
+    }
+
+    fn release(
+        &mut self,
+        token: Token,
+        id: MessageId,
+        mailbox: MailboxIndex,
+        recipients: Vec<u16>,
+    ) {
+        let Some(mailbox) = self.mailboxes.get(usize::from(mailbox.0)) else { return };
+        let (spool, actions) = (Arc::clone(&self.spool), self.actions.clone());
+        let (way, trace) = (Arc::clone(&mailbox.way), Arc::clone(&self.trace));
+        tokio::spawn(async move {
+            let results = release::release(spool, id, recipients, &way, &trace).await;
+            let _ = actions.send(Action::Released(token, results)).await;
+        });
+    }
+
+    fn answer(&mut self, id: MessageId, answer: Answer) {
+        if let Some(waiting) = self.answers.remove(&id) {
+            // A sender that has just gone says so itself.
+            let _ = waiting.send(answer);
+        }
+    }
+}
+
+/// One line for each change of state; a message's every step is told at DEBUG.
+fn log(event: &Event) {
+    match event {
+        Event::Linked { grabber } => tracing::info!(worker = grabber, "linked"),
+        Event::LinkLost { grabber } => tracing::info!(worker = grabber, "link lost"),
+        Event::Marked { message } => tracing::debug!(%message, "marked"),
+        Event::Reserved { message, grabber, fence, attempt } => {
+            tracing::debug!(%message, worker = grabber, %fence, attempt, "reserved");
+        }
+        Event::TakenOver { message, from, to, reason, after } => {
+            tracing::warn!(%message, from, to, reason, after_ms = after.as_millis(), "taken over");
+        }
+        Event::Settled { message, grabber } => {
+            tracing::debug!(%message, worker = grabber, "settled")
+        }
+        Event::Returned { message, grabber, reason } => {
+            tracing::info!(%message, worker = grabber, reason, "returned unprocessed");
+        }
+        Event::VerdictRefused { message, grabber, reason } => {
+            tracing::warn!(%message, worker = grabber, reason, "verdict refused");
+        }
+        Event::Released { message, accepted, deferred, refused, possible_duplicates } => {
+            if *deferred + *refused + *possible_duplicates == 0 {
+                tracing::debug!(%message, accepted, "released");
+            } else {
+                tracing::info!(%message, accepted, deferred, refused, possible_duplicates, "released in part");
+            }
+        }
+        Event::Done { message } => tracing::debug!(%message, "done"),
+        Event::SetAside { message, state, reason } => {
+            let state = if *state == StoredState::Quarantined { "quarantined" } else { "held" };
+            tracing::info!(%message, reason, "{state}");
+        }
+        Event::Answered { message, accepted } => tracing::debug!(%message, accepted, "answered"),
+        Event::ReleasedUnprocessed { message } => {
+            tracing::warn!(%message, "released unprocessed, as the configuration says");
+        }
+        Event::Aged { message, age } => {
+            tracing::warn!(%message, age_s = age.as_secs(), "waits for long")
+        }
+        Event::Misbehaved { grabber, reason } => {
+            tracing::warn!(worker = grabber, reason, "misbehaved")
+        }
+        Event::StoreFailed { message, reason } => tracing::error!(%message, reason, "store failed"),
+        Event::Corrupted { message, reason } => tracing::error!(%message, reason, "cannot be read"),
+    }
+}

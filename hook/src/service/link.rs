@@ -1,0 +1,280 @@
+//! One task for each direction of a link and for each reservation's stream: they move frames and bytes, and decide
+//! nothing.
+
+use std::sync::Arc;
+
+use gantry_link::{CloseCode, HostConnection, HostReservationStream, StreamError};
+use gantry_protocol::frame::{
+    Assign, HostControl, HostReservation, WorkerControl, WorkerReservation,
+};
+use gantry_protocol::id::{MessageId, Session};
+use gantry_protocol::pool::{Assigned, Assignment};
+use gantry_protocol::time::millis;
+use tokio::sync::mpsc;
+
+use super::action::{Action, StreamKey};
+use crate::disk::Disk;
+use crate::spool::{Header, Spool};
+
+/// Control frames queued for one worker. Peers and backlog come once a second, so a worker that far behind does not
+/// read, and its link is closed.
+pub(super) const CONTROL_QUEUE_MAX: usize = 64;
+/// Frames queued for one reservation: its cancel and its answer are all there ever are.
+pub(super) const STREAM_QUEUE_MAX: usize = 4;
+/// The stream's reset code for a reservation that ended while its body was being sent.
+const RESET_CANCELLED: u32 = 2;
+
+/// For a link's control writer.
+pub(super) enum ControlOut {
+    Frame(Box<HostControl>),
+    Close(CloseCode, String),
+}
+
+/// For a reservation's stream.
+pub(super) struct StreamOut {
+    pub(super) frame: HostReservation,
+    pub(super) finish: bool,
+}
+
+/// Moves control frames in both directions and takes in resumed reservations, until the link ends.
+pub(super) fn spawn(
+    session: Session,
+    link: gantry_link::HostLink,
+    actions: mpsc::Sender<Action>,
+) -> (HostConnection, mpsc::Sender<ControlOut>) {
+    let gantry_link::HostLink { sender, receiver, connection } = link;
+    let (out, queue) = mpsc::channel(CONTROL_QUEUE_MAX);
+    tokio::spawn(write_control(sender, connection.clone(), queue));
+    tokio::spawn(accept_resumes(session, connection.clone(), actions.clone()));
+    tokio::spawn(read_control(session, receiver, connection.clone(), actions));
+    (connection, out)
+}
+
+async fn read_control(
+    session: Session,
+    mut receiver: gantry_link::FrameReceiver<WorkerControl>,
+    connection: HostConnection,
+    actions: mpsc::Sender<Action>,
+) {
+    let reason = loop {
+        match receiver.recv().await {
+            Ok(Some(frame)) => {
+                if actions.send(Action::Control(session, Box::new(frame))).await.is_err() {
+                    return;
+                }
+            }
+            Ok(None) => {
+                connection.close(CloseCode::Done, "the control stream ended");
+                break "the worker ended its control stream".to_owned();
+            }
+            Err(error) => {
+                if error.is_misbehaviour() {
+                    connection.close(CloseCode::Misbehaved, &error.to_string());
+                }
+                break error.to_string();
+            }
+        }
+    };
+    let _ = actions.send(Action::LinkLost(session, reason)).await;
+}
+
+async fn write_control(
+    mut sender: gantry_link::FrameSender<HostControl>,
+    connection: HostConnection,
+    mut queue: mpsc::Receiver<ControlOut>,
+) {
+    while let Some(out) = queue.recv().await {
+        match out {
+            ControlOut::Frame(frame) => {
+                if let Err(error) = sender.send(&frame).await {
+                    tracing::debug!("send control frame: {error}");
+                    if matches!(error, StreamError::LinkLost(_)) {
+                        return;
+                    }
+                }
+            }
+            ControlOut::Close(code, text) => {
+                // The sentence stands in the close itself too, should the frame not arrive.
+                let _ = sender.finish();
+                connection.close(code, &text);
+                return;
+            }
+        }
+    }
+}
+
+/// A first frame may never come on a stream, so each is awaited in a task of its own; their number is bounded by the
+/// link's own limit on streams.
+async fn accept_resumes(
+    session: Session,
+    connection: HostConnection,
+    actions: mpsc::Sender<Action>,
+) {
+    while let Ok((sender, mut receiver)) = connection.accept_resume().await {
+        let (actions, connection) = (actions.clone(), connection.clone());
+        tokio::spawn(async move {
+            match receiver.recv().await {
+                Ok(Some(WorkerReservation::Resume(resume))) => {
+                    let key = (session, resume.message, resume.fence);
+                    let _ = actions.send(Action::Resumed(key, Box::new((sender, receiver)))).await;
+                }
+                Ok(Some(_)) => connection
+                    .close(CloseCode::Misbehaved, "a stream that does not begin with a resume"),
+                Ok(None) => {}
+                Err(error) if error.is_misbehaviour() => {
+                    connection.close(CloseCode::Misbehaved, &error.to_string())
+                }
+                Err(_) => {}
+            }
+        });
+    }
+}
+
+/// What an assignment needs besides the assignment itself.
+pub(super) struct Sending<D: Disk> {
+    pub(super) assignment: Assignment,
+    pub(super) mailbox: String,
+    pub(super) needs: Vec<String>,
+    pub(super) spool: Arc<Spool<D>>,
+    pub(super) connection: HostConnection,
+    pub(super) queue: mpsc::Receiver<StreamOut>,
+    pub(super) actions: mpsc::Sender<Action>,
+}
+
+/// Reads the header, opens the stream, sends assignment and body, then moves frames until the reservation is over.
+pub(super) async fn send_assignment<D: Disk>(sending: Sending<D>) {
+    let Sending { assignment, mailbox, needs, spool, connection, mut queue, actions } = sending;
+    let id = assignment.message;
+    let key = (assignment.session, id, assignment.fence);
+    let opened = tokio::task::spawn_blocking({
+        let spool = Arc::clone(&spool);
+        move || read_message(&spool, id)
+    });
+    let (header, body) = match opened.await {
+        Ok(Ok(opened)) => opened,
+        Ok(Err(reason)) => {
+            let _ = actions.send(Action::Assigned(key, Assigned::Corrupted { reason })).await;
+            return;
+        }
+        Err(_) => return,
+    };
+    let Ok((mut sender, receiver)) = connection.open_reservation().await else {
+        let _ = actions.send(Action::Assigned(key, Assigned::LinkLost)).await;
+        return;
+    };
+    let (length, digest) = (header.length, header.digest);
+    let frame = HostReservation::Assign(Box::new(Assign {
+        message: id,
+        fence: assignment.fence,
+        attempt: assignment.attempt,
+        mailbox,
+        needs,
+        findings: Vec::new(),
+        envelope: header.envelope,
+        length,
+        digest,
+        time_max_ms: millis(assignment.time_max),
+        silence_max_ms: millis(assignment.silence_max),
+    }));
+    if actions.send(Action::Assigned(key, Assigned::Sent { digest })).await.is_err() {
+        return;
+    }
+    // The worker may give the message back before it has read all of it, so both directions run at once.
+    let reading = read_frames(key, receiver, connection.clone(), actions.clone());
+    let writing = async {
+        sender.send(&frame).await?;
+        let cancelled = tokio::select! {
+            sent = sender.send_body_blocking(body, length, digest) => { sent?; None }
+            out = queue.recv() => Some(out),
+        };
+        match cancelled {
+            None => write_frames(&mut sender, &mut queue).await,
+            Some(_) => {
+                sender.reset(RESET_CANCELLED);
+                Ok(())
+            }
+        }
+    };
+    let (written, ()) = tokio::join!(writing, reading);
+    finish(key, written, &actions).await;
+}
+
+/// Moves frames of a reservation that goes on after a new link.
+pub(super) async fn go_on(
+    key: StreamKey,
+    stream: HostReservationStream,
+    mut queue: mpsc::Receiver<StreamOut>,
+    connection: HostConnection,
+    actions: mpsc::Sender<Action>,
+) {
+    let (mut sender, receiver) = stream;
+    let reading = read_frames(key, receiver, connection, actions.clone());
+    let (written, ()) = tokio::join!(write_frames(&mut sender, &mut queue), reading);
+    finish(key, written, &actions).await;
+}
+
+async fn finish(key: StreamKey, written: Result<(), StreamError>, actions: &mpsc::Sender<Action>) {
+    match written {
+        Ok(()) | Err(StreamError::LinkLost(_)) => {}
+        Err(error) => {
+            let _ = actions.send(Action::StreamLost(key, error.to_string())).await;
+        }
+    }
+    let _ = actions.send(Action::StreamDone(key)).await;
+}
+
+async fn write_frames(
+    sender: &mut gantry_link::FrameSender<HostReservation>,
+    queue: &mut mpsc::Receiver<StreamOut>,
+) -> Result<(), StreamError> {
+    while let Some(out) = queue.recv().await {
+        sender.send(&out.frame).await?;
+        if out.finish {
+            return sender.finish();
+        }
+    }
+    Ok(())
+}
+
+async fn read_frames(
+    key: StreamKey,
+    mut receiver: gantry_link::FrameReceiver<WorkerReservation>,
+    connection: HostConnection,
+    actions: mpsc::Sender<Action>,
+) {
+    let mut answered = false;
+    loop {
+        match receiver.recv().await {
+            Ok(Some(frame)) => {
+                answered |=
+                    matches!(frame, WorkerReservation::Verdict(_) | WorkerReservation::Return(_));
+                if actions.send(Action::Reservation(key, Box::new(frame))).await.is_err() {
+                    return;
+                }
+            }
+            Ok(None) if answered => return,
+            Ok(None) => {
+                let reason = "the worker ended the stream without a verdict".to_owned();
+                let _ = actions.send(Action::StreamLost(key, reason)).await;
+                return;
+            }
+            Err(StreamError::LinkLost(_)) => return,
+            Err(error) => {
+                if error.is_misbehaviour() {
+                    connection.close(CloseCode::Misbehaved, &error.to_string());
+                }
+                let _ = actions.send(Action::StreamLost(key, error.to_string())).await;
+                return;
+            }
+        }
+    }
+}
+
+/// Header and body; a file that cannot be read is set aside, and nothing else suffers.
+fn read_message<D: Disk>(
+    spool: &Arc<Spool<D>>,
+    id: MessageId,
+) -> Result<(Header, crate::spool::Body<D>), String> {
+    let read = spool.header(id).and_then(|header| Ok((header, spool.body(id)?)));
+    read.map_err(|error| super::set_aside(spool, id, &error))
+}

@@ -1,0 +1,255 @@
+//! The hook at work: one loop, in which only [`select`](Service::select) waits and [`apply`](Service::apply) acts.
+//!
+//! The decisions are the pool's ([`gantry_protocol::pool`]). What it asks for runs in tasks (links, streams, releases)
+//! and on blocking threads (everything that touches the disk); what they find comes back as an [`Action`].
+
+mod action;
+mod effects;
+mod link;
+mod operate;
+mod start;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use gantry_link::{HostConnection, Incoming, Server};
+use gantry_protocol::id::{MessageId, Session};
+use gantry_protocol::pool::{Answer, LinkPeer, Pool};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, Interval};
+
+pub use start::{RunError, pool_of, run, spool_options};
+
+use crate::admin;
+use crate::disk::Disk;
+use crate::intake::{Clock, Gate, IntakeEvent};
+use crate::release::{SmtpRelease, TraceKey};
+use crate::spool::{Spool, SpoolError};
+use action::{Action, StreamKey};
+use link::{ControlOut, StreamOut};
+
+/// How long a draining hook waits for what is being stored and released.
+const DRAIN_MAX: Duration = Duration::from_secs(30);
+
+/// Everything that the loop owns.
+struct Service<D: Disk> {
+    name: String,
+    pool: Pool,
+    clock: Clock,
+    spool: Arc<Spool<D>>,
+    gate: Gate,
+    server: Server,
+    trace: Arc<TraceKey>,
+    mailboxes: Vec<Mailbox>,
+    links: HashMap<Session, Linked>,
+    streams: HashMap<StreamKey, mpsc::Sender<StreamOut>>,
+    answers: HashMap<MessageId, oneshot::Sender<Answer>>,
+    actions: mpsc::Sender<Action>,
+    last_session: u64,
+    started: Instant,
+    epoch: u32,
+    /// When the drain ends at the latest.
+    drain_until: Option<Instant>,
+    /// Signals so far: the second one ends the hook at once.
+    stops: u32,
+}
+
+/// A mailbox's names and its way out.
+struct Mailbox {
+    name: String,
+    needs: Vec<String>,
+    way: Arc<SmtpRelease>,
+}
+
+/// A link as the loop knows it.
+struct Linked {
+    connection: HostConnection,
+    control: mpsc::Sender<ControlOut>,
+}
+
+/// What the loop waits for.
+struct Inputs {
+    actions: mpsc::Receiver<Action>,
+    intake: mpsc::Receiver<IntakeEvent>,
+    admin: mpsc::Receiver<(admin::Request, oneshot::Sender<admin::Reply>)>,
+    signals: mpsc::Receiver<()>,
+    housekeeping: Interval,
+}
+
+impl<D: Disk> Service<D> {
+    /// Runs until a signal, and what it started has ended.
+    async fn run(mut self, mut inputs: Inputs) {
+        while !self.is_over() {
+            let action = self.select(&mut inputs).await;
+            self.apply(action);
+        }
+        self.server.shutdown(gantry_link::CloseCode::ShuttingDown, "the host shuts down").await;
+    }
+
+    /// The only wait. What has arrived comes before timers, so that a hook that was away does not take the silence of
+    /// its own absence for its workers'.
+    async fn select(&mut self, inputs: &mut Inputs) -> Action {
+        let timeout = self.pool.next_timeout().map(|at| self.clock.instant(at));
+        let drain = self.drain_until;
+        tokio::select! {
+            biased;
+            Some(()) = inputs.signals.recv() => Action::Stop,
+            Some(action) = inputs.actions.recv() => action,
+            Some(incoming) = self.server.accept() => Action::Incoming(Box::new(incoming)),
+            Some((request, reply)) = inputs.admin.recv() => Action::Admin(request, reply),
+            Some(event) = inputs.intake.recv() => Action::Intake(event),
+            () = until(timeout) => Action::Timeout,
+            () = until(drain) => Action::Timeout,
+            _ = inputs.housekeeping.tick() => Action::Housekeeping,
+        }
+    }
+
+    /// Tells the pool what happened, then does all that it asks for. Never waits.
+    fn apply(&mut self, action: Action) {
+        let now = self.clock.now();
+        match action {
+            Action::Intake(event) => self.on_intake(event),
+            Action::Incoming(incoming) => self.on_incoming(*incoming),
+            Action::Control(session, frame) => self.pool.handle_control(session, *frame, now),
+            Action::LinkLost(session, reason) => {
+                tracing::info!(session = session.0, reason, "link ended");
+                self.links.remove(&session);
+                self.pool.handle_link_lost(session, now);
+            }
+            Action::Assigned((session, id, fence), outcome) => {
+                self.pool.handle_assigned(session, id, fence, outcome, now);
+            }
+            Action::Resumed(key, stream) => self.on_resumed(key, *stream),
+            Action::Reservation((session, id, fence), frame) => {
+                self.pool.handle_reservation(session, id, fence, *frame, now);
+            }
+            Action::StreamLost((session, id, fence), reason) => {
+                self.pool.handle_stream_lost(session, id, fence, &reason, now);
+            }
+            Action::StreamDone(key) => {
+                self.streams.remove(&key);
+            }
+            Action::Stored(token, stored) => self.pool.handle_stored(token, stored, now),
+            Action::Loaded(token, log) => self.pool.handle_loaded(token, log, now),
+            Action::Released(token, results) => self.pool.handle_released(token, results, now),
+            Action::Admin(request, reply) => self.on_admin(request, reply),
+            Action::Timeout => self.pool.handle_timeout(now),
+            Action::Housekeeping => self.on_housekeeping(),
+            Action::Stop => self.on_stop(),
+        }
+        self.perform_effects();
+    }
+
+    fn on_intake(&mut self, event: IntakeEvent) {
+        let now = self.clock.now();
+        match event {
+            IntakeEvent::Marked { marked, looped, answer } => {
+                if let Some(answer) = answer {
+                    self.answers.insert(marked.id, answer);
+                }
+                if looped {
+                    let reason = "it has passed this mailbox before: a mail loop";
+                    self.pool.handle_marked_held(marked, reason, now);
+                } else {
+                    self.pool.handle_marked(marked, now);
+                }
+            }
+            IntakeEvent::SenderGone(id) => {
+                self.answers.remove(&id);
+                self.pool.handle_sender_gone(id, now);
+            }
+        }
+    }
+
+    fn on_incoming(&mut self, incoming: Incoming) {
+        let accepted = match incoming {
+            Incoming::Link(accepted) => accepted,
+            Incoming::Joined { remote, identity } => {
+                return tracing::info!(%remote, name = identity.name, role = %identity.role, "joined");
+            }
+            Incoming::Refused { .. } => return, // Logged where it was refused.
+        };
+        let gantry_link::Accepted { identity, hello, link, .. } = *accepted;
+        self.last_session += 1;
+        let session = Session(self.last_session);
+        tracing::info!(
+            session = session.0,
+            worker = identity.name,
+            software = hello.software,
+            "link"
+        );
+        let (connection, control) = link::spawn(session, link, self.actions.clone());
+        self.links.insert(session, Linked { connection, control });
+        let peer = LinkPeer { name: identity.name, grants: identity.provides };
+        self.pool.handle_link_up(session, peer, hello, self.clock.now());
+    }
+
+    fn on_resumed(&mut self, key: StreamKey, stream: gantry_link::HostReservationStream) {
+        let Some(linked) = self.links.get(&key.0) else { return };
+        let (out, queue) = mpsc::channel(link::STREAM_QUEUE_MAX);
+        self.streams.insert(key, out);
+        tokio::spawn(link::go_on(
+            key,
+            stream,
+            queue,
+            linked.connection.clone(),
+            self.actions.clone(),
+        ));
+    }
+
+    /// Revocations take effect on live links too.
+    fn on_housekeeping(&mut self) {
+        match self.server.reload_if_changed() {
+            Ok(false) => return,
+            Ok(true) => {}
+            Err(error) => return tracing::error!("reload revocations: {error}"),
+        }
+        self.pool.set_revocations(self.server.revocations_number());
+        for linked in self.links.values() {
+            if let Err(refusal) = self.server.check(linked.connection.identity()) {
+                tracing::warn!(worker = linked.connection.identity().name, %refusal, "link ended");
+                linked.connection.close(refusal.code, &refusal.text);
+            }
+        }
+    }
+
+    fn on_stop(&mut self) {
+        self.stops += 1;
+        if self.drain_until.is_none() {
+            tracing::info!("stopping: finishing what is being stored and released");
+            self.drain_until = Some(Instant::now() + DRAIN_MAX);
+            self.gate.drain();
+            self.pool.handle_drain(self.clock.now());
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        let Some(until) = self.drain_until else { return false };
+        self.pool.is_quiet() || self.stops > 1 || Instant::now() >= until
+    }
+}
+
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Puts a message whose file cannot be read out of the way, and says so once. An error that is the disk's and not the
+/// file's leaves it where it is.
+fn set_aside<D: Disk>(spool: &Spool<D>, id: MessageId, error: &SpoolError) -> String {
+    let reason = error.to_string();
+    if error.is_corrupted() {
+        match spool.set_aside_corrupted(id, &reason) {
+            Ok(path) => {
+                tracing::error!(message = %id, path = %path.display(), reason, "set aside: its file is damaged")
+            }
+            Err(error) => {
+                tracing::error!(message = %id, reason, "set aside a damaged file: {error}")
+            }
+        }
+    }
+    reason
+}

@@ -1,0 +1,275 @@
+//! Starting the hook: the spool first, then the port for workers, and only then the ports for mail.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use gantry_link::{
+    Authority, AuthorityError, IdentityError, NodeIdentity, Role, Server, ServerError,
+    ServerOptions,
+};
+use gantry_protocol::id::Epoch;
+use gantry_protocol::policy;
+use gantry_protocol::pool::{self, MailboxIndex, Pool, WhenUnprocessed};
+use gantry_protocol::time::Moment;
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::action::ACTIONS_MAX;
+use super::{Inputs, Mailbox, Service};
+use crate::admin::{self, AdminError};
+use crate::config::{self, Config, Custody, HookUnprocessed, UpstreamUnprocessed};
+use crate::disk::RealDisk;
+use crate::intake::smtp::{IntakeCustody, SmtpIntake};
+use crate::intake::{Clock, Gate, unix_ms};
+use crate::release::{Offered, SmtpRelease, SmtpReleaseConfig, TraceKey, probe};
+use crate::spool::{self, Opened, Spool, SpoolError};
+
+/// How often the revocation list and the certificates of live links are looked at.
+const HOUSEKEEPING: Duration = Duration::from_secs(1);
+
+/// Why a hook could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    #[error(transparent)]
+    Spool(#[from] SpoolError),
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    #[error(transparent)]
+    Authority(#[from] AuthorityError),
+    #[error(transparent)]
+    Server(#[from] ServerError),
+    #[error("mailbox {mailbox}: listen on {address}: {source}")]
+    Listen { mailbox: String, address: SocketAddr, source: io::Error },
+    #[error(transparent)]
+    Admin(#[from] AdminError),
+    #[error("read {path}: {source}", path = path.display())]
+    Secret { path: PathBuf, source: io::Error },
+    #[error("take signals: {0}")]
+    Signals(io::Error),
+}
+
+/// Runs the hook until it is told to stop.
+///
+/// # Errors
+/// What keeps it from starting. Once it runs, faults are logged and mail is answered accordingly.
+pub async fn run(config: Config) -> Result<(), RunError> {
+    let clock = Clock::start();
+    let identity = NodeIdentity::open(
+        &config.identity_dir,
+        &config.name,
+        Role::Hook,
+        &gantry_link::system_clock(),
+    )?;
+    let names: Vec<String> = config.mailboxes.iter().map(|mailbox| mailbox.name.clone()).collect();
+    let options = spool_options(&config, clock);
+    let root = config.spool.clone();
+    let opened = tokio::task::spawn_blocking(move || Spool::open(RealDisk, &root, &names, options));
+    let Opened { spool, recovered, reports, epoch } =
+        opened.await.map_err(|e| RunError::Signals(e.into()))??;
+    for report in &reports {
+        tracing::warn!(path = %report.path.display(), "spool: {}", report.what);
+    }
+    let authority = open_authority(&config)?;
+    let options = ServerOptions { clock: gantry_link::system_clock() };
+    let server = Server::bind(config.listen, &identity, authority, options)?;
+    let trace = Arc::new(trace_key(&config)?);
+    tracing::info!(host = config.name, epoch, recovered = recovered.len(), "spool open");
+    let mut pool = pool_of(&config, recovered, epoch, clock.now());
+    pool.set_revocations(server.revocations_number());
+    let (gate, intake) = Gate::new();
+    let admin = admin::listen(&config.spool)?;
+    let mut mailboxes = Vec::new();
+    for (index, mailbox) in config.mailboxes.iter().enumerate() {
+        let index = MailboxIndex(u16::try_from(index).unwrap_or(u16::MAX));
+        let ways = Ways { index, clock, spool: &spool, gate: &gate, trace: &trace };
+        mailboxes.push(open_mailbox(mailbox, ways).await?);
+    }
+    tracing::info!(quic = %server.local_addr(), "ready");
+    let (actions, receiver) = mpsc::channel(ACTIONS_MAX);
+    let inputs = Inputs {
+        actions: receiver,
+        intake,
+        admin,
+        signals: crate::signals::listen().map_err(RunError::Signals)?,
+        housekeeping: tokio::time::interval(HOUSEKEEPING),
+    };
+    let service = Service {
+        name: config.name,
+        pool,
+        clock,
+        spool,
+        gate,
+        server,
+        trace,
+        mailboxes,
+        links: Default::default(),
+        streams: Default::default(),
+        answers: Default::default(),
+        actions,
+        last_session: 0,
+        started: Instant::now(),
+        epoch,
+        drain_until: None,
+        stops: 0,
+    };
+    service.run(inputs).await;
+    Ok(())
+}
+
+/// What the spool needs to know of the configuration; also for the commands that open it while no hook runs.
+pub fn spool_options(config: &Config, clock: Clock) -> spool::Options {
+    spool::Options {
+        volatile_memory_bytes_max: config.limits.upstream_memory_bytes_max,
+        volatile_disk_bytes_max: config.limits.upstream_disk_bytes_max,
+        host: config.name.clone(),
+        clock: Arc::new(move || spool::Now { moment: clock.now(), unix_ms: unix_ms() }),
+    }
+}
+
+/// A pool of what the spool holds, for looking at it while no hook runs.
+pub fn pool_of(
+    config: &Config,
+    recovered: Vec<pool::Recovered>,
+    epoch: Epoch,
+    now: Moment,
+) -> Pool {
+    let mut pool = Pool::new(pool_config(config), epoch);
+    for message in recovered {
+        pool.handle_recovered(message, now);
+    }
+    pool
+}
+
+/// A host without the authority's key serves those who have joined already.
+fn open_authority(config: &Config) -> Result<Option<Arc<Authority>>, RunError> {
+    if !config.identity_dir.join("ca.key").exists() {
+        tracing::info!("no authority's key is here: nobody can join at this host");
+        return Ok(None);
+    }
+    let authority = Authority::open(&config.identity_dir, gantry_link::system_clock())?;
+    Ok(Some(Arc::new(authority)))
+}
+
+/// The secret of the trace tokens follows from the host's private key: one secret less to keep.
+fn trace_key(config: &Config) -> Result<TraceKey, RunError> {
+    let path = config.identity_dir.join(format!("{}.key", config.name));
+    let key = std::fs::read(&path).map_err(|source| RunError::Secret { path, source })?;
+    let secret =
+        ring::digest::digest(&ring::digest::SHA256, &[b"gantry trace\0", key.as_slice()].concat());
+    Ok(TraceKey::new(config.name.clone(), secret.as_ref()))
+}
+
+fn pool_config(config: &Config) -> pool::Config {
+    let mailboxes = config.mailboxes.iter().map(mailbox_config).collect();
+    let reservation = config.reservation;
+    pool::Config {
+        beat: reservation.beat,
+        beat_idle: reservation.beat_idle,
+        reservation_time_max: reservation.time_max,
+        silence_max: reservation.silence_max,
+        attempts_max: reservation.attempts_max,
+        returns_max: reservation.returns_max,
+        ..pool::Config::new(config.name.clone(), policy::BUILT_IN, mailboxes)
+    }
+}
+
+fn mailbox_config(mailbox: &config::Mailbox) -> pool::MailboxConfig {
+    let when = match &mailbox.custody {
+        Custody::Upstream { when_unprocessed, .. } => match when_unprocessed {
+            UpstreamUnprocessed::TempFail => WhenUnprocessed::TempFail,
+            UpstreamUnprocessed::Wait => WhenUnprocessed::Wait,
+            UpstreamUnprocessed::Hold => WhenUnprocessed::Hold { after: Duration::ZERO },
+            UpstreamUnprocessed::ReleaseUnscanned => {
+                WhenUnprocessed::ReleaseUnscanned { after: Duration::ZERO }
+            }
+        },
+        Custody::Hook { when_unprocessed } => match when_unprocessed {
+            HookUnprocessed::Wait => WhenUnprocessed::Wait,
+            HookUnprocessed::Hold { after } => WhenUnprocessed::Hold { after: *after },
+            HookUnprocessed::ReleaseUnscanned { after } => {
+                WhenUnprocessed::ReleaseUnscanned { after: *after }
+            }
+        },
+    };
+    let config::Release::Smtp(release) = &mailbox.release;
+    pool::MailboxConfig {
+        warn_after: mailbox.warn_after,
+        queue_lifetime: release.queue_lifetime,
+        retry_min: release.retry_first,
+        retry_max: release.retry_max,
+        releases_max: release.connections_max,
+        ..pool::MailboxConfig::new(mailbox.name.clone(), mailbox.needs.clone(), when)
+    }
+}
+
+/// What a mailbox's ways in and out share with the service.
+struct Ways<'a> {
+    index: MailboxIndex,
+    clock: Clock,
+    spool: &'a Arc<Spool<RealDisk>>,
+    gate: &'a Gate,
+    trace: &'a Arc<TraceKey>,
+}
+
+/// Opens the way in and prepares the way out.
+async fn open_mailbox(mailbox: &config::Mailbox, ways: Ways<'_>) -> Result<Mailbox, RunError> {
+    let config::Intake::Smtp(intake) = &mailbox.intake;
+    let config::Release::Smtp(release) = &mailbox.release;
+    let offered = Offered::default();
+    let way = Arc::new(SmtpRelease::new(
+        SmtpReleaseConfig {
+            mailbox: mailbox.name.clone(),
+            address: release.address.clone(),
+            host_name: release.host_name.clone(),
+            authserv_id: release.authserv_id.clone(),
+            xforward: release.xforward,
+            connections_max: release.connections_max,
+            timeouts: release.timeouts,
+        },
+        offered.clone(),
+    ));
+    let custody = match &mailbox.custody {
+        Custody::Upstream { answer_within, .. } => {
+            IntakeCustody::Upstream { answer_within: *answer_within }
+        }
+        Custody::Hook { .. } => IntakeCustody::Hook,
+    };
+    let smtp = SmtpIntake {
+        mailbox: mailbox.name.clone(),
+        index: ways.index,
+        host_name: intake.host_name.clone(),
+        custody,
+        peers: intake.peers.clone(),
+        xforward_from: intake.xforward_from.clone(),
+        stray_cr_lf: intake.stray_cr_lf,
+        limits: intake.limits,
+        timeouts: intake.timeouts,
+        offered,
+        clock: ways.clock,
+        trace: TraceKey::clone(ways.trace),
+    };
+    let listener = TcpListener::bind(intake.listen).await.map_err(|source| RunError::Listen {
+        mailbox: mailbox.name.clone(),
+        address: intake.listen,
+        source,
+    })?;
+    tracing::info!(mailbox = mailbox.name, smtp = %intake.listen, "taking mail");
+    tokio::spawn(crate::intake::smtp::serve(
+        listener,
+        Arc::new(smtp),
+        Arc::clone(ways.spool),
+        ways.gate.clone(),
+    ));
+    // What the next hop offers decides what we offer; until it has been greeted, we offer all we can.
+    let (probed, name) = (Arc::clone(&way), mailbox.name.clone());
+    tokio::spawn(async move {
+        if let Err(error) = probe(&probed).await {
+            tracing::warn!(mailbox = name, "{error}");
+        }
+    });
+    Ok(Mailbox { name: mailbox.name.clone(), needs: mailbox.needs.clone(), way })
+}
