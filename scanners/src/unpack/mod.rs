@@ -4,23 +4,36 @@
 //! A scanner that misses a part is worse than one that looks twice. Where mail readers disagree about what a
 //! message says, every reading is taken; bytes that could not be looked at end as a [`Remark`], never as silence.
 
+mod archive;
+mod budget;
+mod inflate;
+mod walker;
+mod zip;
+
+#[cfg(test)]
+mod tests;
+
 use std::{ops::ControlFlow, time::Duration};
+
+use walker::Walker;
 
 /// What one message may cost. All bounds hold for the message as a whole, however deep a piece lies.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Decoded and unpacked bytes in total, counted as they are made; what an archive says of itself is ignored.
+    /// Bytes of all pieces beside the message itself, counted as they are made; what an archive says of its size
+    /// is ignored. This is also the memory that unpacking may use.
     pub bytes_max: u64,
-    /// How many times its own size an archive may grow (beyond a first MiB, which is always allowed).
+    /// How many times its own size an archive may grow (a first MiB is always allowed).
     pub ratio_max: u32,
     /// MIME parts and archive entries in total.
     pub entries_max: u32,
     /// Containers within containers: multiparts, nested messages, archives.
     pub depth_max: u16,
-    /// Time for the whole of it, the visitor's own work included.
+    /// Time for the whole of it, the visitor's own work included; looked at between pieces and while inflating.
     pub time_max: Duration,
 }
 
+/// Far above what mail that people send needs, and what a worker can spend on one message.
 impl Default for Limits {
     fn default() -> Self {
         Self {
@@ -38,8 +51,6 @@ impl Default for Limits {
 pub enum Kind {
     /// The whole message as it came, header block included. Always the first piece.
     Message,
-    /// A message within the message, header block included.
-    Nested,
     /// The content of a MIME part, decoded.
     Part,
     /// The content of a MIME part as it stands in the message, where its decoding left doubts.
@@ -86,7 +97,7 @@ pub enum Remark {
 pub struct Report {
     /// Pieces that the visitor was shown.
     pub pieces: u64,
-    /// Decoded and unpacked bytes.
+    /// Bytes in these, the message itself not counted.
     pub bytes: u64,
     /// Ways in which the message's MIME structure was read; 1 if all mail readers should agree about it.
     pub readings: u32,
@@ -98,18 +109,18 @@ pub struct Report {
     pub remarks_dropped: u32,
 }
 
-/// Remarks kept of one message; a hostile one can cause any number.
-pub const REMARKS_MAX: usize = 64;
-
 /// Shows `visit` every piece of a message until it breaks, the budget is used up, or all has been seen.
 ///
-/// Never fails: what could not be looked at is in the report. Blocks; made for a thread of its own.
+/// The message as it came is the first piece. What lies deeper comes after what lies above it, so that an archive
+/// that uses up the budget does not hide what stands beside it. Never fails: what could not be looked at is in the
+/// report. Blocks; made for a thread of its own.
 pub fn unpack(
     message: &[u8],
-    _limits: &Limits,
+    limits: &Limits,
     visit: &mut dyn FnMut(Piece<'_>) -> ControlFlow<()>,
 ) -> Report {
-    let stopped =
-        visit(Piece { path: "", bytes: message, kind: Kind::Message, whole: true }).is_break();
-    Report { pieces: 1, readings: 1, stopped, ..Report::default() }
+    Walker::new(limits, visit).run(message)
 }
+
+/// Remarks kept of one message; a hostile one can cause any number.
+pub const REMARKS_MAX: usize = 64;
