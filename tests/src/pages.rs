@@ -61,3 +61,15 @@ pub fn files(folder: &str, ending: &str) -> Vec<PathBuf> {
 pub fn shown(path: &Path) -> String {
     path.strip_prefix(project()).unwrap_or(path).display().to_string()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_are_found_by_their_first_line() {
+        let page = "text\n```\n# /etc/a\nx = 1\n```\nmore\n```toml\n# other\ny\n```\n";
+        assert_eq!(blocks(page), ["# /etc/a\nx = 1\n", "# other\ny\n"]);
+        assert_eq!(blocks_of(page, "/etc/a"), "# /etc/a\nx = 1\n");
+    }
+}

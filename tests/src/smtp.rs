@@ -179,3 +179,20 @@ pub fn put_on_top<'a>(out: &'a [u8], original: &[u8]) -> Result<&'a str, String>
     }
     Ok(top)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_hooks_fields_may_stand_on_top() {
+        let original = b"Subject: x\r\n\r\ntext\r\n";
+        let with = |top: &str| [top.as_bytes(), original].concat();
+        let fine = "Received: by a\r\n\tfor b\r\nX-Gantry: clean\r\n";
+        assert_eq!(put_on_top(&with(fine), original), Ok(fine));
+        for wrong in ["Subject: y\r\n", "X-Gantry: clean", "X-Gantry: clean\n", "\r\n"] {
+            assert!(put_on_top(&with(wrong), original).is_err(), "{wrong:?}");
+        }
+        assert!(put_on_top(b"X-Gantry: clean\r\nSubject: x\r\n\r\nText\r\n", original).is_err());
+    }
+}
