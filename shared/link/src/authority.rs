@@ -239,8 +239,77 @@ impl Authority {
         Ok(list.sign(&self.issuer)?)
     }
 
+    /// Another 90 days for the holder of the certificate that `shown` begins with.
+    ///
+    /// # Errors
+    /// [`AuthorityError::Refused`] where that does not count, or has more than a third of its time left.
+    pub(crate) fn renew(
+        &self,
+        shown: &[CertificateDer<'static>],
+        key: &impl PublicKeyData,
+    ) -> Result<CertificateDer<'static>, AuthorityError> {
+        // Held over both, so that a revocation finds the old certificate or the new one in the books.
+        let _lock = self.lock()?;
+        let revocations = Revocations::load(&self.folder.join("revoked"), &self.certificate)?;
+        let now = (self.clock)();
+        let holder = certificate::verify_any_role(shown, &self.certificate, &revocations, now)
+            .map_err(AuthorityError::Refused)?;
+        if !holder.is_due(now) {
+            let text = "the certificate has more than a third of its time left";
+            return Err(AuthorityError::Refused(Refusal::new(CloseCode::Limit, text)));
+        }
+        self.issue_locked(&holder.name, holder.role, &holder.provides, key)
+    }
+
+    /// Renews this host's own certificate where it is due or has expired, and says whether it has. The key stays the same.
+    ///
+    /// # Errors
+    /// Where the host's files are missing or do not belong together, or its certificate was revoked.
+    pub fn renew_host(&self, host: &str) -> Result<bool, AuthorityError> {
+        check_node_name(host)?;
+        let path = self.folder.join(format!("{host}.pem"));
+        let certificate = read_certificate(&path)?;
+        let key_path = self.folder.join(format!("{host}.key"));
+        let malformed = |reason: String| {
+            AuthorityError::from(IdentityError::Malformed { path: key_path.clone(), reason })
+        };
+        let key =
+            KeyPair::from_pem(&read(&key_path)?).map_err(|error| malformed(error.to_string()))?;
+        if !certificate::belongs_to(&certificate, &key) {
+            return Err(malformed(format!("the key is not that of {}", path.display())));
+        }
+        let _lock = self.lock()?;
+        let now = (self.clock)();
+        let revocations = Revocations::load(&self.folder.join("revoked"), &self.certificate)?;
+        let chain = [certificate];
+        let own = certificate::verify(&chain, &self.certificate, Role::Hook, &revocations, now)
+            .and_then(|own| certificate::check_name(own, host));
+        match own {
+            Ok(own) if !own.is_due(now) => return Ok(false),
+            Ok(_) => {}
+            Err(refusal) if refusal.code == CloseCode::Expired => {}
+            Err(refusal) => return Err(IdentityError::Refused { path, refusal }.into()),
+        }
+        let issued = self.issue_locked(host, Role::Hook, &[], &key)?;
+        durable::write(&path, certificate::to_pem(&issued).as_bytes(), Access::Public)
+            .map_err(file("write", &path))?;
+        Ok(true)
+    }
+
     /// Makes a certificate and writes it into the books first, so that none exists that cannot be revoked.
     pub(crate) fn issue(
+        &self,
+        name: &str,
+        role: Role,
+        provides: &[String],
+        key: &impl PublicKeyData,
+    ) -> Result<CertificateDer<'static>, AuthorityError> {
+        let _lock = self.lock()?;
+        self.issue_locked(name, role, provides, key)
+    }
+
+    /// [`Self::issue`] for a caller that holds the lock.
+    fn issue_locked(
         &self,
         name: &str,
         role: Role,
@@ -253,7 +322,6 @@ impl Authority {
         let issued = certificate::issue(&self.issuer, &request, key)?;
         let entry = Entry { serial, role, name: name.to_owned(), expires: valid.1 };
         let path = self.folder.join("issued");
-        let _lock = self.lock()?;
         durable::append_line(&path, &entry.to_line()).map_err(file("write", &path))?;
         Ok(issued)
     }
@@ -262,7 +330,8 @@ impl Authority {
         let key = certificate::new_key()?;
         let issued = self.issue(host, Role::Hook, &[], &key)?;
         let list = Revocations::default().sign(&self.issuer)?;
-        NodeIdentity::store(&self.folder, host, &key, &issued, None, &list)
+        NodeIdentity::store_key(&self.folder, host, &key.serialize_pem())
+            .and_then(|()| NodeIdentity::store(&self.folder, host, &issued, &list))
             .map_err(file("write into", &self.folder))
     }
 

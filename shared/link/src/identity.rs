@@ -190,25 +190,40 @@ impl NodeIdentity {
         &self.revocations
     }
 
-    /// Keeps a new identity. The key comes first: a crash in between leaves a pair that `open` refuses with the remedy.
+    /// Whether the certificate has lived two thirds of its time and is to be renewed.
+    pub fn is_due(&self, clock: &Clock) -> bool {
+        self.identity.is_due(clock())
+    }
+
+    /// Keeps a new key. It comes before its certificate: a crash in between leaves a pair that `open` refuses with the remedy.
+    pub(crate) fn store_key(folder: &Path, name: &str, pem: &str) -> io::Result<()> {
+        durable::create_folder(folder)?;
+        durable::write(&folder.join(format!("{name}.key")), pem.as_bytes(), Access::Secret)
+    }
+
+    /// Keeps the authority's certificate.
+    pub(crate) fn store_authority(folder: &Path, own: &CertificateDer<'_>) -> io::Result<()> {
+        let pem = certificate::to_pem(own);
+        durable::write(&folder.join("ca.pem"), pem.as_bytes(), Access::Public)
+    }
+
+    /// Keeps a certificate and the revocation list that came with it.
     pub(crate) fn store(
         folder: &Path,
         name: &str,
-        key: &KeyPair,
-        certificate: &CertificateDer<'_>,
-        authority: Option<&CertificateDer<'_>>,
+        own: &CertificateDer<'_>,
         revocations: &str,
     ) -> io::Result<()> {
-        durable::create_folder(folder)?;
-        let pem = |der: &CertificateDer<'_>| certificate::to_pem(der);
-        let key_path = folder.join(format!("{name}.key"));
-        durable::write(&key_path, key.serialize_pem().as_bytes(), Access::Secret)?;
-        if let Some(authority) = authority {
-            durable::write(&folder.join("ca.pem"), pem(authority).as_bytes(), Access::Public)?;
-        }
         durable::write(&folder.join("revoked"), revocations.as_bytes(), Access::Public)?;
-        let path = folder.join(format!("{name}.pem"));
-        durable::write(&path, pem(certificate).as_bytes(), Access::Public)
+        let pem = certificate::to_pem(own);
+        durable::write(&folder.join(format!("{name}.pem")), pem.as_bytes(), Access::Public)
+    }
+}
+
+impl Identity {
+    /// Whether less than a third of the certificate's time is left.
+    pub(crate) fn is_due(&self, now: u64) -> bool {
+        self.expires.saturating_sub(now) < certificate::NODE_SECONDS / 3
     }
 }
 

@@ -1,56 +1,50 @@
-//! Joining a cluster with a token: how a node gets its certificate.
+//! How a node gets its certificate: it joins with a token, and later renews what it has.
 //!
-//! On a connection of its own (`gantry-join/1`), in which the joining node shows a bare certificate for its new key (which
-//! TLS makes it prove it has) and verifies the host by the fingerprint in its token. One stream: request, answer.
+//! On a connection of its own (`gantry-join/1`). A joining node shows a bare certificate for its new key, which TLS makes it
+//! prove it has, and verifies the host by the fingerprint in its token. A node that renews shows its certificate as on a
+//! link. One stream: request, answer. The host's side is [`crate::desk`].
 
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use serde::{Deserialize, Serialize};
-use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-use crate::authority::{Authority, AuthorityError};
-use crate::certificate::{self, PublicKey};
+use crate::certificate;
 use crate::client::{LinkError, dial, resolve};
-use crate::identity::{Clock, Identity, IdentityError, NodeIdentity, Role};
+use crate::identity::{Clock, IdentityError, NodeIdentity, Role};
 use crate::link::{Closed, close};
 use crate::name::is_name;
 use crate::refusal::{CloseCode, Refusal, Span};
 use crate::revocation::Revocations;
-use crate::server::{GREETING_TIME_MAX, said_nothing};
 use crate::token::{JoinToken, Secret, TokenError};
 use crate::transport::{self, ALPN_JOIN};
 
 /// Largest request: a secret and a name.
-const REQUEST_BYTES_MAX: usize = 256;
+pub(crate) const REQUEST_BYTES_MAX: usize = 256;
 /// Largest answer: two certificates and a full revocation list.
 const ANSWER_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// Joins under way at once: each writes files and makes a signature.
-const JOINS_MAX: usize = 4;
-/// Attempts in [`JOINS_WINDOW`], from all together. A secret has 256 bits, so this is not against guessing but against load.
-const JOINS_PER_WINDOW_MAX: u32 = 100;
-const JOINS_WINDOW: Duration = Duration::from_secs(10);
 /// From the first packet to the certificate, for each address.
-const JOIN_TIME_MAX: Duration = Duration::from_secs(30);
+const TIME_MAX: Duration = Duration::from_secs(30);
 
-/// What a joining node says. Frozen with `gantry-join/1`, as is the answer.
+/// What a node asks for. Frozen with `gantry-join/1`, as is the answer.
 #[derive(Serialize, Deserialize)]
-struct Request {
-    secret: Secret,
-    name: String,
+pub(crate) enum Request {
+    /// A first certificate, for the key that it shows.
+    Join { secret: Secret, name: String },
+    /// Another 90 days of what its certificate says.
+    Renew,
 }
 
 /// What the host answers.
 #[derive(Serialize, Deserialize)]
-enum Answer {
+pub(crate) enum Answer {
     Granted { certificate: Vec<u8>, revocations: String },
     Refused { text: String },
 }
 
-/// How a node has not joined.
+/// How a node got no certificate.
 #[derive(Debug, thiserror::Error)]
 pub enum JoinError {
     #[error(transparent)]
@@ -62,12 +56,12 @@ pub enum JoinError {
     #[error("join with the token: it is for the role {got}, and this is a {wanted}'s")]
     Role { got: Role, wanted: Role },
     /// The host said no, and why.
-    #[error("join at {host}: the host refuses: {refusal}")]
+    #[error("ask {host} for a certificate: the host refuses: {refusal}")]
     Refused { host: String, refusal: Refusal },
     /// The host is not the one that the token is of.
-    #[error("join at {host}: the host is not to be trusted: {refusal}")]
+    #[error("ask {host} for a certificate: the host is not to be trusted: {refusal}")]
     HostRefused { host: String, refusal: Refusal },
-    #[error("join at {host}: {reason}")]
+    #[error("ask {host} for a certificate: {reason}")]
     Unreachable { host: String, reason: String },
     #[error("make a key: {0}")]
     Crypto(#[from] rcgen::Error),
@@ -91,45 +85,43 @@ pub async fn join(
     let token: JoinToken = token.parse()?;
     check_token(&token, name, role, clock())?;
     let key = certificate::new_key()?;
-    let shown = certificate::bare_certificate(&key)?;
-    let host = || token.host.clone();
-    let unreachable = |reason: String| JoinError::Unreachable { host: host(), reason };
-    let addresses = resolve(&token.host).await.map_err(|error| match error {
-        LinkError::Unreachable { reason, .. } => unreachable(reason),
-        other => unreachable(other.to_string()),
-    })?;
-    let mut last = unreachable("the name has no address".to_owned());
-    for address in addresses {
-        let private = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
-        let own = (shown.clone(), private);
-        let attempt = async {
-            let quic = dial(address, Some(own), ALPN_JOIN).await;
-            let quic = quic.map_err(|error| unreachable(error.to_string()))?;
-            ask(&quic, &token, name, clock()).await
-        };
-        match timeout(JOIN_TIME_MAX, attempt).await {
-            Ok(Ok(granted)) => {
-                let Granted { certificate, authority, revocations } = granted;
-                NodeIdentity::store(
-                    folder,
-                    name,
-                    &key,
-                    &certificate,
-                    Some(&authority),
-                    &revocations,
-                )
-                .map_err(|source| JoinError::Store {
-                    folder: folder.display().to_string(),
-                    source,
-                })?;
-                return Ok(NodeIdentity::open(folder, name, role, clock)?);
-            }
-            Ok(Err(error @ JoinError::Unreachable { .. })) => last = error,
-            Ok(Err(error)) => return Err(error),
-            Err(_) => last = unreachable(format!("{address} does not answer")),
-        }
-    }
-    Err(last)
+    let private = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
+    let own = (certificate::bare_certificate(&key)?, private);
+    let request = Request::Join { secret: token.secret, name: name.to_owned() };
+    let trust = |chain: &[CertificateDer<'static>]| pinned(chain, &token, clock());
+    let granted = ask(&token.host, &own, &request, trust).await?;
+    let key = key.serialize_pem();
+    NodeIdentity::store_key(folder, name, &key)
+        .and_then(|()| NodeIdentity::store_authority(folder, &granted.authority))
+        .and_then(|()| {
+            NodeIdentity::store(folder, name, &granted.certificate, &granted.revocations)
+        })
+        .map_err(stored(folder))?;
+    Ok(NodeIdentity::open(folder, name, role, clock)?)
+}
+
+/// Renews a certificate at the host that has the authority, for the same key, and keeps the new one in `folder`. Links that
+/// stand are not touched; the next one uses what is returned. See [`NodeIdentity::is_due`].
+///
+/// # Errors
+/// [`JoinError`]. The old certificate stands then.
+pub async fn renew(
+    target: &str,
+    folder: &Path,
+    identity: &NodeIdentity,
+    clock: &Clock,
+) -> Result<NodeIdentity, JoinError> {
+    let own = (identity.certificate.clone(), identity.key.clone_key());
+    let trust = |chain: &[CertificateDer<'static>]| {
+        let (authority, revocations) = (&identity.authority, &identity.revocations);
+        certificate::verify(chain, authority, Role::Hook, revocations, clock())?;
+        Ok(authority.clone())
+    };
+    let granted = ask(target, &own, &Request::Renew, trust).await?;
+    let name = &identity.identity.name;
+    NodeIdentity::store(folder, name, &granted.certificate, &granted.revocations)
+        .map_err(stored(folder))?;
+    Ok(NodeIdentity::open(folder, name, identity.identity.role, clock)?)
 }
 
 /// What the holder can see for itself, before the host is asked.
@@ -153,16 +145,44 @@ struct Granted {
     revocations: String,
 }
 
-/// Verifies the host by the token's fingerprint, and only then shows it the secret.
+/// Asks at each of the target's addresses until one answers.
 async fn ask(
-    quic: &quinn::Connection,
-    token: &JoinToken,
-    name: &str,
-    now: u64,
+    target: &str,
+    own: &(CertificateDer<'static>, PrivateKeyDer<'static>),
+    request: &Request,
+    trust: impl Fn(&[CertificateDer<'static>]) -> Result<CertificateDer<'static>, Refusal>,
 ) -> Result<Granted, JoinError> {
-    let host = || token.host.clone();
-    let chain = transport::peer_chain(quic);
-    let authority = pinned(&chain, token, now).map_err(|refusal| {
+    let unreachable = |reason: String| JoinError::Unreachable { host: target.to_owned(), reason };
+    let addresses = resolve(target).await.map_err(|error| match error {
+        LinkError::Unreachable { reason, .. } => unreachable(reason),
+        other => unreachable(other.to_string()),
+    })?;
+    let mut last = unreachable("the name has no address".to_owned());
+    for address in addresses {
+        let attempt = async {
+            let own = (own.0.clone(), own.1.clone_key());
+            let quic = dial(address, Some(own), ALPN_JOIN).await;
+            let quic = quic.map_err(|error| unreachable(error.to_string()))?;
+            exchange(&quic, target, request, &trust).await
+        };
+        match timeout(TIME_MAX, attempt).await {
+            Ok(Err(error @ JoinError::Unreachable { .. })) => last = error,
+            Ok(outcome) => return outcome,
+            Err(_) => last = unreachable(format!("{address} does not answer")),
+        }
+    }
+    Err(last)
+}
+
+/// Verifies the host, and only then tells it anything.
+async fn exchange(
+    quic: &quinn::Connection,
+    target: &str,
+    request: &Request,
+    trust: &impl Fn(&[CertificateDer<'static>]) -> Result<CertificateDer<'static>, Refusal>,
+) -> Result<Granted, JoinError> {
+    let host = || target.to_owned();
+    let authority = trust(&transport::peer_chain(quic)).map_err(|refusal| {
         close(quic, &refusal);
         JoinError::HostRefused { host: host(), refusal }
     })?;
@@ -174,8 +194,7 @@ async fn ask(
     };
     let broken = |reason: String| JoinError::Unreachable { host: host(), reason };
     let (mut send, mut receive) = quic.open_bi().await.map_err(lost)?;
-    let request = Request { secret: token.secret, name: name.to_owned() };
-    let request = postcard::to_stdvec(&request).map_err(|error| broken(error.to_string()))?;
+    let request = postcard::to_stdvec(request).map_err(|error| broken(error.to_string()))?;
     // Where these fail, the answer or the end of the connection says more.
     let _ = send.write_all(&request).await;
     let _ = send.finish();
@@ -215,102 +234,6 @@ fn pinned(
     Ok(authority)
 }
 
-/// Where the host serves those who join.
-pub(crate) struct JoinDesk {
-    authority: Arc<Authority>,
-    places: Semaphore,
-    /// Begin of the window at hand, and attempts in it.
-    window: Mutex<(Instant, u32)>,
-}
-
-impl JoinDesk {
-    pub(crate) fn new(authority: Arc<Authority>) -> Self {
-        let window = Mutex::new((Instant::now(), 0));
-        Self { authority, places: Semaphore::new(JOINS_MAX), window }
-    }
-
-    fn count_attempt(&self) -> Result<(), Refusal> {
-        let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
-        if window.0.elapsed() > JOINS_WINDOW {
-            *window = (Instant::now(), 0);
-        }
-        window.1 += 1;
-        if window.1 > JOINS_PER_WINDOW_MAX {
-            let text = "too many nodes try to join; try again in a minute";
-            return Err(Refusal::new(CloseCode::Limit, text));
-        }
-        Ok(())
-    }
-}
-
-/// The host's side of a join.
-///
-/// # Errors
-/// The sentence that the node has been told, or is to be told by closing.
-pub(crate) async fn admit(
-    quic: &quinn::Connection,
-    desk: Option<&JoinDesk>,
-) -> Result<Identity, Refusal> {
-    let desk = desk.ok_or_else(|| {
-        let text = "this host does not have the authority's key; join at the one that does";
-        Refusal::new(CloseCode::TokenRefused, text)
-    })?;
-    desk.count_attempt()?;
-    let strange = |text: &str| Refusal::new(CloseCode::Misbehaved, text);
-    let shown = transport::peer_chain(quic);
-    let key = shown.first().and_then(PublicKey::of);
-    let key = key.ok_or_else(|| strange("a joining node must show its new key (P-256)"))?;
-    let asked = timeout(GREETING_TIME_MAX, read_request(quic)).await;
-    let (mut send, request) = asked.unwrap_or_else(|_| Err(said_nothing()))?;
-    // Only now: who says nothing must not hold a place.
-    let Ok(_place) = desk.places.acquire().await else {
-        return Err(strange("the host is shutting down"));
-    };
-    let authority = Arc::clone(&desk.authority);
-    let outcome = tokio::task::spawn_blocking(move || grant(&authority, &request, &key)).await;
-    let (answer, outcome) = match outcome {
-        Ok(Ok((answer, identity))) => (answer, Ok(identity)),
-        Ok(Err(refusal)) => (Answer::Refused { text: refusal.text.clone() }, Err(refusal)),
-        Err(_) => return Err(strange("the host failed while it made the certificate")),
-    };
-    let answer = postcard::to_stdvec(&answer).unwrap_or_default();
-    // A node that has gone has no use for the answer; its token is used up all the same.
-    let _ = send.write_all(&answer).await;
-    let _ = send.finish();
-    let _ = timeout(GREETING_TIME_MAX, send.stopped()).await;
-    outcome
-}
-
-async fn read_request(quic: &quinn::Connection) -> Result<(quinn::SendStream, Request), Refusal> {
-    let strange = |text: String| Refusal::new(CloseCode::Misbehaved, text);
-    let (send, mut receive) = quic.accept_bi().await.map_err(|error| match error.into() {
-        Closed::ByPeer { code, text } => {
-            Refusal::new(code, format!("the joining node closed the connection: {text}"))
-        }
-        other => strange(format!("read the request: {other}")),
-    })?;
-    let request = receive.read_to_end(REQUEST_BYTES_MAX).await;
-    let request = request.map_err(|error| strange(format!("read the request: {error}")))?;
-    let request = postcard::from_bytes(&request);
-    Ok((send, request.map_err(|_| strange("the request cannot be read".to_owned()))?))
-}
-
-/// Uses up the token and makes the certificate: file work.
-fn grant(
-    authority: &Authority,
-    request: &Request,
-    key: &PublicKey,
-) -> Result<(Answer, Identity), Refusal> {
-    let told = |error: AuthorityError| match error {
-        AuthorityError::Refused(refusal) => refusal,
-        other => {
-            // The reason has paths of this host in it, which are not a stranger's to know.
-            tracing::error!("a join failed: {other}");
-            Refusal::new(CloseCode::TokenRefused, "the host failed; its log says why")
-        }
-    };
-    let issued = authority.admit(&request.secret, &request.name, key).map_err(told)?;
-    let identity = authority.read(&issued)?;
-    let revocations = authority.revocations_text().map_err(told)?;
-    Ok((Answer::Granted { certificate: issued.to_vec(), revocations }, identity))
+fn stored(folder: &Path) -> impl FnOnce(std::io::Error) -> JoinError + '_ {
+    |source| JoinError::Store { folder: folder.display().to_string(), source }
 }

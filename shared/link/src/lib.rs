@@ -2,7 +2,8 @@
 //!
 //! Three steps lead to a link, each a type that only the one before can make:
 //! 1. [`Authority::create`] makes a cluster's certificate authority and the first host's identity.
-//! 2. [`Authority::issue_token`] and [`join`] give a worker its [`NodeIdentity`]; the private key never travels.
+//! 2. [`Authority::issue_token`] and [`join`] give a worker its [`NodeIdentity`]; the private key never travels. After two
+//!    thirds of its 90 days a certificate is to be renewed ([`renew`], [`Authority::renew_host`]).
 //! 3. [`Server::bind`] on the host and [`connect`] on the worker make links. Both sides verify the other's
 //!    certificate before they read anything from it, and a link that is refused says why on both sides.
 //!
@@ -13,6 +14,7 @@ mod authority;
 mod backoff;
 mod certificate;
 mod client;
+mod desk;
 mod durable;
 mod identity;
 mod join;
@@ -33,7 +35,7 @@ pub use client::{ConnectOptions, LinkError, connect};
 pub use identity::{
     Clock, Identity, IdentityError, NoRole, NodeIdentity, Role, Serial, system_clock,
 };
-pub use join::{JoinError, join};
+pub use join::{JoinError, join, renew};
 pub use link::{
     Closed, HostConnection, HostLink, HostReservationStream, WorkerConnection, WorkerLink,
     WorkerReservationStream,

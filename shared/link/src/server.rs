@@ -17,8 +17,8 @@ use tracing::{debug, info, warn};
 
 use crate::authority::Authority;
 use crate::certificate;
+use crate::desk::{self, JoinDesk};
 use crate::identity::{Clock, Identity, NodeIdentity, Role};
-use crate::join::{self, JoinDesk};
 use crate::link::{CONTROL_PRIORITY, Closed, HostConnection, HostLink, Wire, close};
 use crate::refusal::{CloseCode, Refusal};
 use crate::revocation::{RevocationError, Revocations};
@@ -57,7 +57,7 @@ pub struct Server {
 pub enum Incoming {
     /// A verified worker whose hello fits. The host answers with [`gantry_protocol::frame::Welcome`] or closes the link.
     Link(Box<Accepted>),
-    /// A node got a certificate for a token.
+    /// A node got a certificate, for a token or in place of the one that it has.
     Joined { remote: SocketAddr, identity: Identity },
     /// Somebody was sent away, with this sentence. Already logged; some are left out when there are too many.
     Refused { remote: SocketAddr, refusal: Refusal },
@@ -94,9 +94,7 @@ impl Server {
         authority: Option<Arc<Authority>>,
         options: ServerOptions,
     ) -> Result<Self, ServerError> {
-        // The authority's certificate goes along, so that who joins can compare it with its token.
-        let chain = vec![identity.certificate.clone(), identity.authority.clone()];
-        let config = transport::server_config(chain, identity.key.clone_key())?;
+        let config = host_config(identity)?;
         let bound = |source| ServerError::Bind { address: listen, source };
         let endpoint = quinn::Endpoint::server(config, listen).map_err(bound)?;
         let local = endpoint.local_addr().map_err(bound)?;
@@ -184,6 +182,15 @@ impl Server {
         gate.revocations.write().unwrap_or_else(PoisonError::into_inner).replace(newer)
     }
 
+    /// Shows new peers a renewed certificate of this host (see [`Authority::renew_host`]). Links that stand are not touched.
+    ///
+    /// # Errors
+    /// Where TLS does not take it; the one in use stays.
+    pub fn use_identity(&self, identity: &NodeIdentity) -> Result<(), TlsError> {
+        self.endpoint.set_server_config(Some(host_config(identity)?));
+        Ok(())
+    }
+
     /// Closes every link with this sentence. The port is free when the last part of a link is dropped, too.
     pub async fn shutdown(self, code: CloseCode, text: &str) {
         let refusal = Refusal::new(code, text);
@@ -200,6 +207,12 @@ impl Drop for Server {
         self.endpoint.close(refusal.code.number(), refusal.text.as_bytes());
         self.driver.abort();
     }
+}
+
+fn host_config(identity: &NodeIdentity) -> Result<quinn::ServerConfig, TlsError> {
+    // The authority's certificate goes along, so that who joins can compare it with its token.
+    let chain = vec![identity.certificate.clone(), identity.authority.clone()];
+    transport::server_config(chain, identity.key.clone_key())
 }
 
 /// The newest version that a peer and we speak.
@@ -279,7 +292,7 @@ async fn greet(incoming: quinn::Incoming, gate: &Gate, sender: &mpsc::Sender<Inc
         Err(_) => return debug!(%remote, "handshake took too long"),
     };
     let outcome = if transport::alpn(&quic).as_deref() == Some(ALPN_JOIN) {
-        let joined = join::admit(&quic, gate.desk.as_ref()).await;
+        let joined = desk::admit(&quic, gate.desk.as_ref()).await;
         joined.map(|identity| Incoming::Joined { remote, identity })
     } else {
         let linked = timeout(GREETING_TIME_MAX, link(&quic, gate)).await;
@@ -288,7 +301,7 @@ async fn greet(incoming: quinn::Incoming, gate: &Gate, sender: &mpsc::Sender<Inc
     match outcome {
         Ok(incoming) => {
             if let Incoming::Joined { identity, .. } = &incoming {
-                info!(%remote, name = identity.name, role = %identity.role, "joined");
+                info!(%remote, name = identity.name, role = %identity.role, "certified");
             }
             // It fails only when the server is gone.
             let _ = sender.send(incoming).await;

@@ -1,6 +1,6 @@
 //! Who is sent away, and what both sides say of it.
 
-use gantry_protocol::frame::{Beat, WorkerControl};
+use gantry_protocol::frame::{Beat, Refused, RefusedCode, WorkerControl};
 
 use super::*;
 use crate::client::dial;
@@ -307,6 +307,51 @@ async fn one_that_says_nothing_keeps_nobody_waiting() {
     assert!(refusal.text.contains("nothing was said for 5 seconds"));
     let closed = Closed::from(within(quic.closed()).await);
     assert_eq!(closed, Closed::ByPeer { code: CloseCode::Limit, text: refusal.text });
+}
+
+#[tokio::test]
+async fn many_that_say_nothing_keep_nobody_waiting() {
+    let cluster = Cluster::new();
+    let mut server = cluster.server();
+    let mut silent = Vec::new();
+    // More than may be greeted without proof of their address, fewer than may be greeted at all.
+    for _ in 0..40 {
+        let node = cluster.node("pc-1", Role::Worker);
+        let own = Some((node.certificate.clone(), node.key.clone_key()));
+        silent.push(within(dial(server.local_addr(), own, ALPN_LINK)).await.unwrap());
+    }
+    let _pair = linked(&cluster, &mut server, "pc-2").await;
+}
+
+/// What the host decides after the hello (a clone, for one) reaches the worker by frame, or by the close that may overtake it.
+#[tokio::test]
+async fn by_the_host_after_the_hello() {
+    let cluster = Cluster::new();
+    let mut server = cluster.server();
+    let node = cluster.node("pc-1", Role::Worker);
+    let target = server.local_addr().to_string();
+    let (hello, options) = (hello("pc-1"), options());
+    for close_at_once in [true, false] {
+        let worker = connect(&target, &node, &hello, &options);
+        let host = async {
+            let incoming = server.accept().await;
+            let Some(Incoming::Link(accepted)) = incoming else { panic!("{incoming:?}") };
+            let HostLink { mut sender, connection, .. } = accepted.link;
+            let text = "another process has this certificate".to_owned();
+            let refused = Refused { code: RefusedCode::Clone, text: text.clone() };
+            sender.send(&HostControl::Refused(refused)).await.unwrap();
+            if close_at_once {
+                connection.close(CloseCode::Clone, &text);
+            } else {
+                connection.closed().await;
+            }
+            text
+        };
+        let (error, text) = tokio::join!(within(worker), within(host));
+        let error = error.map(|_| ()).unwrap_err();
+        let refusal = Refusal { code: CloseCode::Clone, text };
+        assert_eq!(error, LinkError::Refused { target: target.clone(), refusal });
+    }
 }
 
 #[tokio::test]

@@ -159,23 +159,57 @@ async fn a_host_without_the_authoritys_key_says_so() {
 }
 
 #[tokio::test]
-async fn a_flood_of_joins_is_stopped() {
+async fn certificates_are_renewed_at_two_thirds() {
     let cluster = Cluster::new();
-    let server = cluster.server();
-    let mut forged: JoinToken = cluster.token(&server, "*", 3_600).parse().unwrap();
-    forged.secret.0[0] ^= 1;
-    let token = forged.to_text();
+    let mut server = cluster.server();
+    let clock = cluster.clock.clock();
     let folder = tempfile::tempdir().unwrap();
-    for _ in 0..400 {
-        let error = join_as(&token, &folder, "pc-1").await.unwrap_err();
-        if let JoinError::Refused { refusal, .. } = &error
-            && refusal.code == CloseCode::Limit
-        {
-            assert!(refusal.text.contains("too many nodes try to join"));
-            return;
-        }
-    }
-    panic!("never stopped");
+    let token = cluster.token(&server, "pc-1", 3_600);
+    let first = join_as(&token, &folder, "pc-1").await.unwrap();
+    assert!(matches!(within(server.accept()).await, Some(Incoming::Joined { .. })));
+    let target = server.local_addr().to_string();
+
+    // Too early for both.
+    assert!(!first.is_due(&clock) && !cluster.authority.renew_host("mx1").unwrap());
+    let (error, refusal) =
+        tokio::join!(within(renew(&target, folder.path(), &first, &clock)), refused(&mut server));
+    assert!(error.unwrap_err().to_string().ends_with(&refusal.text));
+    assert!(refusal.text.contains("more than a third of its time left"));
+
+    cluster.clock.forward(61 * DAY);
+    assert!(first.is_due(&clock));
+    assert!(cluster.authority.renew_host("mx1").unwrap());
+    server.use_identity(&cluster.host()).unwrap();
+    let second = within(renew(&target, folder.path(), &first, &clock)).await.unwrap();
+    assert!(matches!(within(server.accept()).await, Some(Incoming::Joined { .. })));
+    assert!(!second.is_due(&clock));
+    assert_ne!(second.identity.serial, first.identity.serial);
+    let same = |node: &NodeIdentity| {
+        let Identity { name, role, provides, .. } = node.identity.clone();
+        (name, role, provides)
+    };
+    assert_eq!(same(&second), same(&first));
+
+    // When the first ones have ended, the second ones link.
+    cluster.clock.forward(60 * DAY);
+    let (hello, options) =
+        (hello("pc-1"), ConnectOptions { clock: clock.clone(), time_max: DEADLINE });
+    let worker = connect(&target, &second, &hello, &options);
+    let (worker, _host) = tokio::join!(within(worker), accept(&mut server));
+    worker.unwrap();
+    // A revocation of the name counts for what was renewed, and a revoked certificate is not renewed.
+    assert_eq!(cluster.authority.revoke("pc-1").unwrap(), 1);
+    let (error, refusal) =
+        tokio::join!(within(renew(&target, folder.path(), &second, &clock)), refused(&mut server));
+    assert!(error.unwrap_err().to_string().ends_with(&refusal.text));
+    assert!(refusal.text.contains("was revoked"), "{refusal}");
+
+    // A host that was off for too long comes back with its authority's help.
+    cluster.clock.forward(200 * DAY);
+    let error = NodeIdentity::open(cluster.folder.path(), "mx1", Role::Hook, &clock).unwrap_err();
+    assert!(error.to_string().contains("expired"), "{error}");
+    assert!(cluster.authority.renew_host("mx1").unwrap());
+    cluster.host();
 }
 
 #[test]

@@ -1,0 +1,148 @@
+//! The host's side of joining and renewing.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use rustls::pki_types::CertificateDer;
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+
+use crate::authority::{Authority, AuthorityError};
+use crate::certificate::PublicKey;
+use crate::identity::Identity;
+use crate::join::{Answer, REQUEST_BYTES_MAX, Request};
+use crate::link::Closed;
+use crate::refusal::{CloseCode, Refusal};
+use crate::server::{GREETING_TIME_MAX, said_nothing};
+use crate::transport;
+
+/// Joins under way at once: each writes files and makes a signature.
+const JOINS_MAX: usize = 4;
+/// Attempts in [`JOINS_WINDOW`], from all together. A secret has 256 bits, so this is not against guessing but against load.
+const JOINS_PER_WINDOW_MAX: u32 = 100;
+const JOINS_WINDOW: Duration = Duration::from_secs(10);
+
+/// Where the host serves those who join.
+pub(crate) struct JoinDesk {
+    authority: Arc<Authority>,
+    places: Semaphore,
+    /// Begin of the window at hand, and attempts in it.
+    window: Mutex<(Instant, u32)>,
+}
+
+impl JoinDesk {
+    pub(crate) fn new(authority: Arc<Authority>) -> Self {
+        let window = Mutex::new((Instant::now(), 0));
+        Self { authority, places: Semaphore::new(JOINS_MAX), window }
+    }
+
+    fn count_attempt(&self, now: Instant) -> Result<(), Refusal> {
+        let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
+        if now.saturating_duration_since(window.0) > JOINS_WINDOW {
+            *window = (now, 0);
+        }
+        window.1 += 1;
+        if window.1 > JOINS_PER_WINDOW_MAX {
+            let text = "too many nodes try to join; try again in a minute";
+            return Err(Refusal::new(CloseCode::Limit, text));
+        }
+        Ok(())
+    }
+}
+
+/// The host's side of a join.
+///
+/// # Errors
+/// The sentence that the node has been told, or is to be told by closing.
+pub(crate) async fn admit(
+    quic: &quinn::Connection,
+    desk: Option<&JoinDesk>,
+) -> Result<Identity, Refusal> {
+    let desk = desk.ok_or_else(|| {
+        let text = "this host does not have the authority's key; join at the one that does";
+        Refusal::new(CloseCode::TokenRefused, text)
+    })?;
+    desk.count_attempt(Instant::now())?;
+    let strange = |text: &str| Refusal::new(CloseCode::Misbehaved, text);
+    let shown = transport::peer_chain(quic);
+    let asked = timeout(GREETING_TIME_MAX, read_request(quic)).await;
+    let (mut send, request) = asked.unwrap_or_else(|_| Err(said_nothing()))?;
+    // Only now: who says nothing must not hold a place.
+    let Ok(_place) = desk.places.acquire().await else {
+        return Err(strange("the host is shutting down"));
+    };
+    let authority = Arc::clone(&desk.authority);
+    let outcome = tokio::task::spawn_blocking(move || grant(&authority, &request, &shown)).await;
+    let (answer, outcome) = match outcome {
+        Ok(Ok((answer, identity))) => (answer, Ok(identity)),
+        Ok(Err(refusal)) => (Answer::Refused { text: refusal.text.clone() }, Err(refusal)),
+        Err(_) => return Err(strange("the host failed while it made the certificate")),
+    };
+    let answer = postcard::to_stdvec(&answer).unwrap_or_default();
+    // A node that has gone has no use for the answer; its token is used up all the same.
+    let _ = send.write_all(&answer).await;
+    let _ = send.finish();
+    let _ = timeout(GREETING_TIME_MAX, send.stopped()).await;
+    outcome
+}
+
+async fn read_request(quic: &quinn::Connection) -> Result<(quinn::SendStream, Request), Refusal> {
+    let strange = |text: String| Refusal::new(CloseCode::Misbehaved, text);
+    let (send, mut receive) = quic.accept_bi().await.map_err(|error| match error.into() {
+        Closed::ByPeer { code, text } => {
+            Refusal::new(code, format!("the joining node closed the connection: {text}"))
+        }
+        other => strange(format!("read the request: {other}")),
+    })?;
+    let request = receive.read_to_end(REQUEST_BYTES_MAX).await;
+    let request = request.map_err(|error| strange(format!("read the request: {error}")))?;
+    let request = postcard::from_bytes(&request);
+    Ok((send, request.map_err(|_| strange("the request cannot be read".to_owned()))?))
+}
+
+/// Makes the certificate: file work.
+fn grant(
+    authority: &Authority,
+    request: &Request,
+    shown: &[CertificateDer<'static>],
+) -> Result<(Answer, Identity), Refusal> {
+    let told = |error: AuthorityError| match error {
+        AuthorityError::Refused(refusal) => refusal,
+        other => {
+            // The reason has paths of this host in it, which are not a stranger's to know.
+            tracing::error!("certify a node: {other}");
+            Refusal::new(CloseCode::TokenRefused, "the host failed; its log says why")
+        }
+    };
+    let key = shown.first().and_then(PublicKey::of).ok_or_else(|| {
+        Refusal::new(CloseCode::Misbehaved, "the node must show the key to certify (P-256)")
+    })?;
+    let issued = match request {
+        Request::Join { secret, name } => authority.admit(secret, name, &key),
+        Request::Renew => authority.renew(shown, &key),
+    };
+    let issued = issued.map_err(told)?;
+    let identity = authority.read(&issued)?;
+    let revocations = authority.revocations_text().map_err(told)?;
+    Ok((Answer::Granted { certificate: issued.to_vec(), revocations }, identity))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_of_joins_is_stopped_for_a_while() {
+        let folder = tempfile::tempdir().unwrap();
+        let clock = crate::system_clock();
+        let desk = JoinDesk::new(Arc::new(Authority::create(folder.path(), "mx1", clock).unwrap()));
+        let now = Instant::now();
+        for _ in 0..JOINS_PER_WINDOW_MAX {
+            desk.count_attempt(now).unwrap();
+        }
+        let refusal = desk.count_attempt(now + JOINS_WINDOW).unwrap_err();
+        assert_eq!(refusal.code, CloseCode::Limit);
+        desk.count_attempt(now + JOINS_WINDOW + Duration::from_millis(1)).unwrap();
+    }
+}
