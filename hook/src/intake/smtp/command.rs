@@ -333,7 +333,8 @@ mod tests {
         assert_eq!(parse("Helo [IPv6:::1]"), Ok(Command::Helo("[IPv6:::1]".into())));
         assert_eq!(parse("data"), Ok(Command::Data));
         assert_eq!(parse("NOOP and more"), Ok(Command::Noop));
-        for wrong in ["", " ", "DATA x", "QUIT now", "EHLO", "EHLO a(b)", "BDAT 5 LAST", "STARTTLS"] {
+        for wrong in ["", " ", "DATA x", "QUIT now", "EHLO", "EHLO a(b)", "BDAT 5 LAST", "STARTTLS"]
+        {
             assert!(parse(wrong).is_err(), "{wrong}");
         }
         assert_eq!(Command::parse(b"NOOP \x00", &ALL, false), Err(CONTROL));
@@ -342,9 +343,8 @@ mod tests {
 
     #[test]
     fn every_parameter_of_mail_is_kept() {
-        let mail = sender(
-            "MAIL FROM:<a@b.example> SIZE=123 body=8bitmime SMTPUTF8 RET=HDRS ENVID=QQ+2B1",
-        );
+        let mail =
+            sender("MAIL FROM:<a@b.example> SIZE=123 body=8bitmime SMTPUTF8 RET=HDRS ENVID=QQ+2B1");
         assert_eq!(mail.sender, "a@b.example");
         assert_eq!(mail.size, Some(123));
         assert_eq!(
@@ -402,14 +402,31 @@ mod tests {
     #[test]
     fn wrong_parameters_are_refused() {
         for wrong in [
-            "SIZE", "SIZE=", "SIZE=-1", "SIZE=1 SIZE=1", "BODY=BINARYMIME", "RET=ALL", "ENVID=a=b",
-            "ENVID=+zz", "SMTPUTF8=1", "SMTPUTF8 SMTPUTF8", "AUTH=<>", "=x", "X_Y=1",
+            "SIZE",
+            "SIZE=",
+            "SIZE=-1",
+            "SIZE=1 SIZE=1",
+            "BODY=BINARYMIME",
+            "RET=ALL",
+            "ENVID=a=b",
+            "ENVID=+zz",
+            "SMTPUTF8=1",
+            "SMTPUTF8 SMTPUTF8",
+            "AUTH=<>",
+            "=x",
+            "X_Y=1",
         ] {
             assert!(parse(&format!("MAIL FROM:<a@b> {wrong}")).is_err(), "{wrong}");
         }
-        for wrong in
-            ["NOTIFY=NEVER,DELAY", "NOTIFY=", "NOTIFY=DELAY,DELAY", "ORCPT=a@b", "ORCPT=;a", "ORCPT=rfc822;+", "SIZE=1"]
-        {
+        for wrong in [
+            "NOTIFY=NEVER,DELAY",
+            "NOTIFY=",
+            "NOTIFY=DELAY,DELAY",
+            "ORCPT=a@b",
+            "ORCPT=;a",
+            "ORCPT=rfc822;+",
+            "SIZE=1",
+        ] {
             assert!(parse(&format!("RCPT TO:<a@b> {wrong}")).is_err(), "{wrong}");
         }
         let long = format!("MAIL FROM:<> ENVID={}", "a".repeat(PARAMETER_BYTES_MAX + 1));
@@ -439,8 +456,13 @@ mod tests {
         let line = "XFORWARD name=a+2Bb.example IDENT=[UNAVAILABLE]";
         assert_eq!(parse(line), Ok(Command::XForward(attributes)));
         for wrong in [
-            "XFORWARD", "XFORWARD NAME", "XFORWARD NAME=", "XFORWARD FOO=a", "XFORWARD NAME=a NAME=b",
-            "XFORWARD NAME=a+0D+0Ab", "XFORWARD NAME=+ff",
+            "XFORWARD",
+            "XFORWARD NAME",
+            "XFORWARD NAME=",
+            "XFORWARD FOO=a",
+            "XFORWARD NAME=a NAME=b",
+            "XFORWARD NAME=a+0D+0Ab",
+            "XFORWARD NAME=+ff",
         ] {
             assert!(parse(wrong).is_err(), "{wrong}");
         }

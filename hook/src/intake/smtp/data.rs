@@ -39,7 +39,8 @@ impl Decoder {
             if self.state == State::Text && byte != b'\r' && byte != b'\n' {
                 let plain = rest.iter().position(|&b| b == b'\r' || b == b'\n');
                 let run = 1 + plain.unwrap_or(rest.len());
-                message.extend_from_slice(input.get(taken - 1..taken - 1 + run).unwrap_or_default());
+                message
+                    .extend_from_slice(input.get(taken - 1..taken - 1 + run).unwrap_or_default());
                 taken += run - 1;
             } else {
                 self.state = self.step(byte, message);
@@ -135,8 +136,20 @@ mod tests {
     #[test]
     fn no_form_of_smuggling_ends_the_data() {
         let forms: [&[u8]; 14] = [
-            b"\n.\n", b"\r.\r", b"\r\n.\n", b"\r\n.\r", b"\n.\r\n", b"\r.\r\n", b"\n.\r", b"\r.\n",
-            b"\r\n.\r\r\n", b"\r\n\r.\r\n", b"\r\r\n.\r\r\n", b"\n\n.\r\n", b"\r\n\0.\r\n", b"\n\r.\r\n",
+            b"\n.\n",
+            b"\r.\r",
+            b"\r\n.\n",
+            b"\r\n.\r",
+            b"\n.\r\n",
+            b"\r.\r\n",
+            b"\n.\r",
+            b"\r.\n",
+            b"\r\n.\r\r\n",
+            b"\r\n\r.\r\n",
+            b"\r\r\n.\r\r\n",
+            b"\n\n.\r\n",
+            b"\r\n\0.\r\n",
+            b"\n\r.\r\n",
         ];
         for form in forms {
             let mut input = b"one".to_vec();
@@ -168,8 +181,10 @@ mod tests {
     }
 
     fn has_stray(bytes: &[u8]) -> bool {
-        let lone_lf = (0..bytes.len()).any(|i| bytes[i] == b'\n' && (i == 0 || bytes[i - 1] != b'\r'));
-        let lone_cr = (0..bytes.len()).any(|i| bytes[i] == b'\r' && bytes.get(i + 1) != Some(&b'\n'));
+        let lone_lf =
+            (0..bytes.len()).any(|i| bytes[i] == b'\n' && (i == 0 || bytes[i - 1] != b'\r'));
+        let lone_cr =
+            (0..bytes.len()).any(|i| bytes[i] == b'\r' && bytes.get(i + 1) != Some(&b'\n'));
         lone_lf || lone_cr
     }
 

@@ -108,3 +108,6 @@ impl Default for IntakeTimeouts {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

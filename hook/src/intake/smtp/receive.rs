@@ -13,7 +13,7 @@ use super::session::{Next, Session};
 use super::taking::{PIECE_BYTES_MAX, Taking};
 use super::wire::Gone;
 use crate::disk::Disk;
-use crate::intake::clock::unix_ms;
+use crate::intake::unix_ms;
 use crate::spool::{Finished, SpoolError};
 
 /// More `Received` fields than this are a loop. RFC 5321, 6.3 asks for at least 100.
@@ -79,8 +79,8 @@ impl<D: Disk> Session<D> {
             let (taken, refusal) = arriving.take(self.wire.buffered());
             self.wire.consume(taken);
             let refusal = refusal.or_else(|| {
-                let stray = self.intake.stray_cr_lf == StrayCrLf::Reject
-                    && arriving.decoder.saw_stray();
+                let stray =
+                    self.intake.stray_cr_lf == StrayCrLf::Reject && arriving.decoder.saw_stray();
                 let too_large = self.is_too_large(arriving.length);
                 stray.then_some(STRAY).or(too_large.then_some(TOO_LARGE))
             });
@@ -184,7 +184,7 @@ impl<D: Disk> Session<D> {
         let mailbox = &self.intake.mailbox;
         tracing::warn!(mailbox, "take message in: {error}");
         match error {
-            SpoolError::Broken { .. } => {
+            SpoolError::Broken { .. } | SpoolError::Sync { .. } => {
                 self.gate.stop(error.to_string());
                 SPOOL_FAILED
             }

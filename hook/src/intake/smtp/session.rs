@@ -156,7 +156,8 @@ impl<D: Disk> Session<D> {
 
     /// XFORWARD is taken from those who may, whether or not they said EHLO first; it was offered to them alone.
     fn extensions_now(&self) -> Extensions {
-        let may = |address: IpAddr| self.intake.xforward_from.iter().any(|net| net.contains(address));
+        let may =
+            |address: IpAddr| self.intake.xforward_from.iter().any(|net| net.contains(address));
         Extensions { xforward: self.peer.address.is_some_and(may), ..self.extensions }
     }
 
@@ -186,7 +187,8 @@ impl<D: Disk> Session<D> {
     fn on_ehlo(&mut self, name: String) {
         self.begin_session(name);
         let way_out = self.intake.offered.get();
-        let offers = |with: fn(&crate::release::Capabilities) -> bool| way_out.as_ref().is_none_or(with);
+        let offers =
+            |with: fn(&crate::release::Capabilities) -> bool| way_out.as_ref().is_none_or(with);
         self.extensions = Extensions {
             size: offers(|way_out| way_out.size.is_some()),
             eight_bit_mime: offers(|way_out| way_out.eight_bit_mime),
