@@ -35,7 +35,8 @@ fn ourselves(peer: &Peer) -> Vec<(String, String)> {
         IpAddr::V4(address) => address.to_string(),
         IpAddr::V6(address) => format!("IPV6:{address}"),
     };
-    let known = |text: &str| if text.is_empty() { "[UNAVAILABLE]".to_owned() } else { text.to_owned() };
+    let known =
+        |text: &str| if text.is_empty() { "[UNAVAILABLE]".to_owned() } else { text.to_owned() };
     vec![
         ("NAME".into(), "[UNAVAILABLE]".into()),
         ("ADDR".into(), address),
@@ -97,7 +98,8 @@ pub(super) fn is_sayable(text: &str) -> bool {
 
 fn notify(wishes: Notify) -> String {
     let words = [(wishes.success, "SUCCESS"), (wishes.failure, "FAILURE"), (wishes.delay, "DELAY")];
-    let wanted: Vec<&str> = words.iter().filter(|(wanted, _)| *wanted).map(|(_, word)| *word).collect();
+    let wanted: Vec<&str> =
+        words.iter().filter(|(wanted, _)| *wanted).map(|(_, word)| *word).collect();
     if wanted.is_empty() { "NEVER".to_owned() } else { wanted.join(",") }
 }
 

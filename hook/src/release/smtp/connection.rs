@@ -69,7 +69,10 @@ impl Connection {
         let greeting = connection.reply("wait for the greeting", timeouts.command).await?;
         if greeting.code != 220 {
             // Also 554: the next hop may not know us yet, and mail is not returned for a mistake in our own house.
-            return Err(Lost::SentAway { doing: "wait for the greeting", reply: greeting.to_line() });
+            return Err(Lost::SentAway {
+                doing: "wait for the greeting",
+                reply: greeting.to_line(),
+            });
         }
         connection.greet(&config.host_name, timeouts.command).await?;
         Ok(connection)

@@ -62,7 +62,8 @@ impl Idle {
         loop {
             tokio::time::sleep(self.time_max).await;
             let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-            let old = kept.connections.partition_point(|(since, _)| since.elapsed() >= self.time_max);
+            let old =
+                kept.connections.partition_point(|(since, _)| since.elapsed() >= self.time_max);
             for (_, connection) in kept.connections.drain(..old) {
                 connection.quit();
             }

@@ -58,7 +58,8 @@ impl<D: Disk> Letter<D> {
         let mut block = Vec::new();
         let (ended, block_length) = loop {
             let before = block.len();
-            let ended = read_piece(&mut body, &mut block).map_err(|source| LetterError::Read { id, source })?;
+            let ended = read_piece(&mut body, &mut block)
+                .map_err(|source| LetterError::Read { id, source })?;
             let fresh = block.get(before..).unwrap_or_default();
             match scanner.push(fresh) {
                 Ok(Some(end)) => break (ended, end),
@@ -74,9 +75,9 @@ impl<D: Disk> Letter<D> {
         Ok(Self { id, header, block, start, length, body: (!ended).then_some(body) })
     }
 
-    /// Bytes of the message as it came in.
-    pub(super) fn length(&self) -> u64 {
-        self.length
+    /// Bytes of the message under this head, before dots are added.
+    pub(super) fn length_under(&self, head: &[u8]) -> u64 {
+        self.length.saturating_sub(self.block.len() as u64) + head.len() as u64
     }
 
     /// Whether the header block can only be said with SMTPUTF8 (RFC 6532).

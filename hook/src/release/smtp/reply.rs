@@ -90,7 +90,9 @@ impl Partial {
             .ok()
             .filter(|digits| digits.bytes().all(|b| b.is_ascii_digit()))
             .and_then(|digits| digits.parse().ok())
-            .filter(|code| (200..600).contains(code) && self.code.is_none_or(|known| known == *code))
+            .filter(|code| {
+                (200..600).contains(code) && self.code.is_none_or(|known| known == *code)
+            })
             .ok_or(NoReply::Malformed)?;
         self.code = Some(code);
         let (last, text) = match rest.split_first() {
@@ -143,7 +145,8 @@ mod tests {
 
     #[test]
     fn lines_become_one_reply() {
-        let reply = read(&["550-5.1.1 No such\r\n", "550-\r\n", "550 5.1.1 user\n"]).unwrap().unwrap();
+        let reply =
+            read(&["550-5.1.1 No such\r\n", "550-\r\n", "550 5.1.1 user\n"]).unwrap().unwrap();
         assert_eq!(reply.enhanced(), Some("5.1.1"));
         assert_eq!(reply.to_line(), "550 5.1.1 No such user");
         assert!(reply.is_permanent() && !reply.is_positive());

@@ -57,7 +57,7 @@ pub(super) async fn run<D: Disk>(
     let to = recipients_of(order);
     let stamp = &order.stamp;
     let head = letter.head(stamp, &to)?;
-    let size = letter.length() + head.len() as u64;
+    let size = letter.length_under(&head);
     if let Some(refusal) = refusal(connection, &letter, order, &to, size) {
         let results = all(order.recipients, ReleaseResult::Refused, &refusal);
         return Ok(Outcome { results, reusable: true, ..Outcome::default() });
@@ -73,7 +73,8 @@ pub(super) async fn run<D: Disk>(
         return Ok(outcome);
     }
     if data.code != 354 {
-        let result = if data.is_permanent() { ReleaseResult::Refused } else { ReleaseResult::Deferred };
+        let result =
+            if data.is_permanent() { ReleaseResult::Refused } else { ReleaseResult::Deferred };
         outcome.results.extend(all(&accepted, result, &data.to_line()));
         return Ok(outcome);
     }
@@ -127,7 +128,9 @@ fn refusal<D: Disk>(
     }
     if needs_utf8(letter, order, to) && !offered.smtputf8 {
         // RFC 6531, 3.6.
-        return Some("550 5.6.7 the message needs SMTPUTF8, which the next hop does not offer".into());
+        return Some(
+            "550 5.6.7 the message needs SMTPUTF8, which the next hop does not offer".into(),
+        );
     }
     match offered.size {
         Some(limit @ 1..) if size > limit => Some(format!(
@@ -217,8 +220,7 @@ fn sort_out(said: &Said, order: &Order<'_>, outcome: &mut Outcome) -> Vec<u16> {
             accepted.push(recipient);
             continue;
         }
-        let result =
-            RecipientResult { recipient, result: refused(reply), reply: reply.to_line() };
+        let result = RecipientResult { recipient, result: refused(reply), reply: reply.to_line() };
         // 452 also means a full mailbox, which has a code of its own (4.2.2).
         let too_many = reply.code == 452
             && reply.enhanced().is_none_or(|code| code.starts_with("4.5.3") || code == "4.3.1")

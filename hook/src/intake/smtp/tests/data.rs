@@ -9,7 +9,16 @@ use crate::disk::sim::{Fault, SimDisk};
 use crate::intake::Admission;
 
 const SMUGGLING: [&str; 10] = [
-    "\n.\n", "\r.\r", "\r\n.\n", "\r\n.\r", "\n.\r\n", "\r.\r\n", "\n.\r", "\r.\n", "\r\n.\r\r\n", "\r\r\n.\r\r\n",
+    "\n.\n",
+    "\r.\r",
+    "\r\n.\n",
+    "\r\n.\r",
+    "\n.\r\n",
+    "\r.\r\n",
+    "\n.\r",
+    "\r.\n",
+    "\r\n.\r\r\n",
+    "\r\r\n.\r\r\n",
 ];
 
 /// What a smuggler hopes will be commands.
@@ -187,7 +196,8 @@ async fn a_full_disk_asks_for_patience() {
 }
 
 #[tokio::test]
-async fn whatever_step_of_storing_fails_the_sender_keeps_the_message_and_a_failed_sync_stops_the_intake() {
+async fn whatever_step_of_storing_fails_the_sender_keeps_the_message_and_a_failed_sync_stops_the_intake()
+ {
     let disk = SimDisk::new(1);
     let mut site = on_sim_disk(&disk).await;
     let before = disk.operations();

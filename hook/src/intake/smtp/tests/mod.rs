@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use gantry_config::Network;
 use gantry_protocol::id::MessageId;
-use gantry_protocol::pool::{Answer, Marked, MailboxIndex};
+use gantry_protocol::pool::{Answer, MailboxIndex, Marked};
 use gantry_protocol::time::Moment;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};

@@ -162,7 +162,9 @@ async fn a_whole_session_may_be_pipelined() {
 async fn data_is_the_last_of_its_group() {
     let mut site = Site::start(hook()).await;
     let mut client = site.client().await;
-    client.send("MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\nSubject: early\r\n\r\nx\r\n.\r\n").await;
+    client
+        .send("MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\nSubject: early\r\n\r\nx\r\n.\r\n")
+        .await;
     client.expect_reply(250).await;
     client.expect_reply(250).await;
     client.expect_reply(554).await;
