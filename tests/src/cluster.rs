@@ -159,7 +159,11 @@ impl Cluster {
 
     /// Waits until so many workers are linked and ready.
     pub fn await_ready(&self, count: usize) {
-        let ready = || self.status().filter(|status| status.ready() >= count);
+        let ready = || {
+            let ended = self.workers.values().find(|worker| is_zombie(worker.pid()));
+            assert!(ended.is_none(), "a worker has ended\n{}", self.logs());
+            self.status().filter(|status| status.ready() >= count)
+        };
         if until(PATIENCE, ready).is_none() {
             let status = self.status().unwrap_or_default().0;
             panic!("{count} workers did not become ready: {status}\n{}", self.logs());
@@ -252,6 +256,12 @@ impl Cluster {
 pub fn said(output: &Output) -> String {
     let text = [output.stdout.as_slice(), output.stderr.as_slice()].concat();
     format!("{}\n{}", output.status, String::from_utf8_lossy(&text))
+}
+
+/// Whether a child has ended and nobody has asked it how; false where the system does not tell.
+fn is_zombie(pid: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('Z'))
 }
 
 fn run(program: &Path, config: &Path, arguments: &[&str]) -> Output {

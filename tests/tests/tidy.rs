@@ -23,7 +23,11 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("gantry-mime", &["gantry-mail"]),
     ("gantry-config", &["gantry-protocol"]),
     ("gantry-link", &["gantry-protocol", "gantry-mail"]),
-    ("gantry-hook", &["gantry-protocol", "gantry-mail", "gantry-link", "gantry-config"]),
+    ("gantry-daemon", &[]),
+    (
+        "gantry-hook",
+        &["gantry-protocol", "gantry-mail", "gantry-link", "gantry-config", "gantry-daemon"],
+    ),
     ("gantry-scanners", &["gantry-protocol", "gantry-link", "gantry-mail", "gantry-mime"]),
     (
         "gantry",
@@ -33,6 +37,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "gantry-mail",
             "gantry-mime",
             "gantry-config",
+            "gantry-daemon",
             "gantry-scanners",
         ],
     ),
