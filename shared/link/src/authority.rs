@@ -401,8 +401,7 @@ impl Authority {
     /// Until it is dropped, no other process changes the folder.
     fn lock(&self) -> Result<File, AuthorityError> {
         let path = self.folder.join("lock");
-        let lock = File::options().create(true).truncate(false).write(true).open(&path);
-        let lock = lock.map_err(file("open", &path))?;
+        let lock = durable::open_lock(&path).map_err(file("open", &path))?;
         match lock.lock() {
             // Some old platforms have no such locks. What is lost there is the order of two commands given at once.
             Err(error) if error.kind() != io::ErrorKind::Unsupported => {

@@ -26,6 +26,7 @@ pub(crate) fn write(path: &Path, bytes: &[u8], access: Access) -> io::Result<()>
         options.write(true).create_new(true);
         set_mode(&mut options, access);
         let mut file = options.open(temporary)?;
+        give_to_owner_of_folder(&file, path);
         file.write_all(bytes)?;
         file.sync_all()?;
         rename(temporary, path)
@@ -48,6 +49,9 @@ pub(crate) fn rename(from: &Path, to: &Path) -> io::Result<()> {
 pub(crate) fn append_line(path: &Path, line: &str) -> io::Result<()> {
     let new = !path.exists();
     let mut file = OpenOptions::new().read(true).append(true).create(true).open(path)?;
+    if new {
+        give_to_owner_of_folder(&file, path);
+    }
     let mut last = [b'\n'];
     if file.seek(SeekFrom::End(0))? > 0 {
         file.seek(SeekFrom::End(-1))?;
@@ -57,6 +61,13 @@ pub(crate) fn append_line(path: &Path, line: &str) -> io::Result<()> {
     file.write_all(format!("{torn}{line}\n").as_bytes())?;
     file.sync_all()?;
     if new { sync_folder(path) } else { Ok(()) }
+}
+
+/// Opens a file for its lock alone.
+pub(crate) fn open_lock(path: &Path) -> io::Result<File> {
+    let file = OpenOptions::new().create(true).truncate(false).write(true).open(path)?;
+    give_to_owner_of_folder(&file, path);
+    Ok(file)
 }
 
 /// A text file of at most `bytes_max` bytes.
@@ -78,13 +89,39 @@ pub(crate) fn create_folder(path: &Path) -> io::Result<()> {
     builder.recursive(true);
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(path)
+    if path.is_dir() {
+        return Ok(());
+    }
+    builder.create(path)?;
+    // A folder can be opened on Unix alone.
+    #[cfg(unix)]
+    give_to_owner_of_folder(&File::open(path)?, path);
+    Ok(())
 }
 
 #[cfg(unix)]
 fn set_mode(options: &mut OpenOptions, access: Access) {
     use std::os::unix::fs::OpenOptionsExt;
     options.mode(if access == Access::Secret { 0o600 } else { 0o644 });
+}
+
+/// Root's commands leave nothing in a daemon's folder that the daemon cannot read.
+#[cfg(unix)]
+fn give_to_owner_of_folder(file: &File, path: &Path) {
+    use std::os::unix::fs::{MetadataExt, fchown};
+    let folder = path.parent().and_then(|folder| fs::metadata(folder).ok());
+    if let (Some(folder), Ok(own)) = (folder, file.metadata())
+        && own.uid() == 0
+        && folder.uid() != 0
+    {
+        // Where root may not (some network file systems), the daemon names the file that it cannot read.
+        let _ = fchown(file, Some(folder.uid()), Some(folder.gid()));
+    }
+}
+
+#[cfg(not(unix))]
+fn give_to_owner_of_folder(_file: &File, _path: &Path) {
+    // Files get the rights of the folder they are made in.
 }
 
 #[cfg(not(unix))]
@@ -102,4 +139,42 @@ fn sync_folder(path: &Path) -> io::Result<()> {
 fn sync_folder(_path: &Path) -> io::Result<()> {
     // A folder cannot be opened for a sync there; NTFS journals renames in order.
     Ok(())
+}
+
+#[cfg(all(test, unix))]
+#[allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+mod tests {
+    use std::os::unix::fs::{MetadataExt, chown};
+
+    use super::*;
+
+    #[test]
+    fn what_root_writes_belongs_to_the_owner_of_the_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        let own = fs::metadata(folder.path()).unwrap().uid();
+        let owner = if own == 0 { 12_345 } else { own };
+        if own == 0 && chown(folder.path(), Some(owner), None).is_err() {
+            eprintln!("skipped: root may not give files away here");
+            return;
+        }
+        let [whole, lines, lock, inner] =
+            ["whole", "lines", "lock", "inner"].map(|name| folder.path().join(name));
+        write(&whole, b"1", Access::Secret).unwrap();
+        append_line(&lines, "1").unwrap();
+        open_lock(&lock).unwrap();
+        create_folder(&inner).unwrap();
+        for path in [whole, lines, lock, inner] {
+            assert_eq!(fs::metadata(&path).unwrap().uid(), owner, "{}", path.display());
+        }
+    }
+
+    #[test]
+    fn a_line_cut_by_a_crash_costs_no_other_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("issued");
+        fs::write(&path, "whole\ncut sho").unwrap();
+        append_line(&path, "next").unwrap();
+        append_line(&path, "last").unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "whole\ncut sho\nnext\nlast\n");
+    }
 }

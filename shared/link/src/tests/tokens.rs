@@ -294,13 +294,3 @@ fn only_the_authority_revokes_and_a_list_never_goes_back() {
         NodeIdentity::open(cluster.folder.path(), "mx1", Role::Hook, &cluster.clock.clock());
     assert!(matches!(error, Err(IdentityError::Revocations { .. })), "{error:?}");
 }
-
-#[test]
-fn a_line_cut_by_a_crash_costs_no_other_line() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("issued");
-    std::fs::write(&path, "whole\ncut sho").unwrap();
-    crate::durable::append_line(&path, "next").unwrap();
-    crate::durable::append_line(&path, "last").unwrap();
-    assert_eq!(std::fs::read_to_string(&path).unwrap(), "whole\ncut sho\nnext\nlast\n");
-}
