@@ -13,6 +13,7 @@ pub mod source;
 mod stage;
 pub mod status;
 
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -31,6 +32,7 @@ use self::source::{Sent, Source};
 use self::stage::Stage;
 use self::status::Status;
 use crate::cli::DemoArgs;
+use crate::exit;
 
 /// Connections of the source at once: more than three workers take, so that there is always something waiting.
 const CONNECTIONS: usize = 12;
@@ -62,16 +64,11 @@ pub struct Options {
     pub json: bool,
 }
 
-impl From<&DemoArgs> for Options {
-    fn from(args: &DemoArgs) -> Self {
-        Self {
-            mail: args.mail.clone(),
-            messages: usize::try_from(args.messages).unwrap_or(usize::MAX),
-            workers: args.workers,
-            keep: args.keep.clone(),
-            seed: SEED,
-            json: args.json,
-        }
+impl From<DemoArgs> for Options {
+    fn from(arguments: DemoArgs) -> Self {
+        let DemoArgs { mail, json, messages, workers, keep } = arguments;
+        let messages = usize::try_from(messages).unwrap_or(usize::MAX);
+        Self { mail, messages, workers, keep, seed: SEED, json }
     }
 }
 
@@ -104,6 +101,19 @@ struct Outcome {
     released_in: PathBuf,
     quarantined_in: PathBuf,
     remarks: Vec<String>,
+}
+
+/// The demo as a command: runs it, says what kept it from running, and gives the exit code.
+pub fn main(arguments: DemoArgs) -> u8 {
+    match run(&Options::from(arguments)) {
+        Ok(true) => exit::OK,
+        Ok(false) => exit::EX_SOFTWARE,
+        Err(error) => {
+            // Nobody is left to tell where this fails.
+            let _ = writeln!(io::stderr(), "gantry: {error:#}");
+            exit::EX_UNAVAILABLE
+        }
+    }
 }
 
 /// Runs the demo and tells whether nothing was lost, nothing left unprocessed and a takeover happened. Blocks for its
