@@ -71,13 +71,14 @@ impl SimDisk {
     pub fn restart(&self) {
         let mut state = self.state();
         let state = &mut *state;
-        state.generation += 1;
-        state.crashed = false;
-        state.crash_at = None;
-        state.faults.clear();
-        state.failing = None;
-        state.locks.clear();
+        state.forget_process();
         lock(&state.root).survive(&mut state.random);
+    }
+
+    /// The process after it died alone (its crash was its own, or it was killed now): the machine still has all that was
+    /// written, synced or not. Files opened before fail, locks are gone, and nothing is planned any more.
+    pub fn restart_process(&self) {
+        self.state().forget_process();
     }
 
     /// Fails the operation of this number, once.
@@ -350,6 +351,15 @@ impl Step {
 }
 
 impl State {
+    fn forget_process(&mut self) {
+        self.generation += 1;
+        self.crashed = false;
+        self.crash_at = None;
+        self.faults.clear();
+        self.failing = None;
+        self.locks.clear();
+    }
+
     fn step(&mut self, kind: Kind) -> io::Result<Step> {
         if self.crashed {
             return Err(crashed());
@@ -668,6 +678,8 @@ mod tests {
         file.write_all_at(b"gone", 0).unwrap();
         disk.fail_at(disk.operations() + 1, Fault::Io);
         assert!(file.sync().is_err());
+        assert_eq!(read(&disk, "/a").unwrap(), b"gone");
+        disk.restart_process();
         assert_eq!(read(&disk, "/a").unwrap(), b"gone");
         disk.restart();
         assert_eq!(read(&disk, "/a").unwrap(), b"");

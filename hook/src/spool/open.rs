@@ -254,19 +254,23 @@ fn read_line<D: Disk>(disk: &D, root: &Path, path: &Path) -> Result<Option<Strin
     })
 }
 
-/// Makes a folder, durably, unless it is there.
+/// Makes a folder, durably. One that is there may have been made just before a crash, so its name is synced too.
 fn make_folder<D: Disk>(disk: &D, path: &Path) -> Result<(), SpoolError> {
-    match disk.create_dir(path) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
-        // On a read-only disk the question is whether it is there.
-        Err(_) if disk.read_dir(path).is_ok() => return Ok(()),
-        result => result.map_err(SpoolError::io("make folder", path))?,
+    let made = disk.create_dir(path);
+    // On a read-only disk the question is only whether it is there.
+    let was_there = made.is_err() && disk.read_dir(path).is_ok();
+    if !was_there {
+        made.map_err(SpoolError::io("make folder", path))?;
     }
     let parent = match path.parent() {
         Some(parent) if parent != Path::new("") => parent,
         _ => Path::new("."),
     };
-    disk.sync_dir(parent).map_err(SpoolError::sync(parent))
+    match disk.sync_dir(parent) {
+        // The administrator made it, where the hook may not even look.
+        Err(error) if was_there && error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+        result => result.map_err(SpoolError::sync(parent)),
+    }
 }
 
 /// What a hook that died between making and removing left there.

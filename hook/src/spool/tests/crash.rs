@@ -30,6 +30,8 @@ struct Day {
     notices: BTreeMap<MessageId, usize>,
     /// Notices that may be there without having been promised.
     stray_notices: usize,
+    /// Whose notice was being written.
+    bouncing: Option<MessageId>,
     suspect: Option<(Digest, u8)>,
 }
 
@@ -46,6 +48,7 @@ impl Day {
             messages: BTreeMap::new(),
             notices: BTreeMap::new(),
             stray_notices: 0,
+            bouncing: None,
             suspect: None,
         }
     }
@@ -184,11 +187,11 @@ impl Day {
     }
 
     fn bounce(&mut self, id: MessageId, results: &[RecipientResult]) -> Option<()> {
-        self.stray_notices = 1;
+        (self.stray_notices, self.bouncing) = (1, Some(id));
         let change = Change::Bounce { results: results.to_vec() };
         match self.spool.apply(id, MAILBOX, &change) {
             Stored::Bounced { notice: Some(notice) } => {
-                self.stray_notices = 0;
+                (self.stray_notices, self.bouncing) = (0, None);
                 self.notices.insert(id, 1);
                 let body = read_body(&self.spool, notice.id).ok()?;
                 self.expect(notice.id, body, vec![RELEASING]);
@@ -252,6 +255,14 @@ impl Day {
         if let Some((digest, attempts)) = self.suspect {
             let known = spool.suspects().lookup(digest).map_or(0, |suspect| suspect.attempts);
             assert!(known >= attempts, "{run}: {known} of {attempts} attempts are known");
+        }
+        if let Some(id) = self.bouncing {
+            let again = Change::Bounce { results: vec![result(1, ReleaseResult::Refused)] };
+            let again = spool.apply(id, MAILBOX, &again);
+            assert!(
+                strays > 0 || again != Stored::Bounced { notice: None },
+                "{run}: a lost notice"
+            );
         }
         for id in self.notices.keys().filter(|id| state(spool, **id).is_some()) {
             let again = Change::Bounce { results: vec![result(1, ReleaseResult::Refused)] };
@@ -343,23 +354,61 @@ fn a_crash_at_any_operation_breaks_no_promise() {
 }
 
 #[test]
+fn what_a_start_has_seen_survives_a_power_cut() {
+    for crash_at in 1..=operations() {
+        let run = format!("process ends at {crash_at}");
+        let disk = SimDisk::new(crash_at);
+        disk.crash_at(crash_at);
+        let day = try_open(disk.clone(), Path::new(ROOT)).ok().map(|opened| {
+            let mut day = Day::new(&disk, opened.spool);
+            day.run();
+            day
+        });
+        disk.restart_process();
+        let seen = open_sim(&disk);
+        let (recovered, epoch) = (seen.recovered.clone(), seen.epoch);
+        let bodies = |spool: &Arc<Spool<SimDisk>>| -> Vec<_> {
+            let listed = spool.list(|_| true, usize::MAX);
+            listed.iter().map(|listed| spool.body(listed.id).is_ok()).collect()
+        };
+        let whole = bodies(&seen.spool);
+        let new = take_in(&seen.spool, b"into a folder that was there").unwrap();
+        drop(seen);
+        disk.restart();
+        let mut opened = open_sim(&disk);
+        assert_eq!(
+            read_body(&opened.spool, new).unwrap(),
+            b"into a folder that was there",
+            "{run}"
+        );
+        done(&opened.spool, new, &Change::Remove);
+        opened.recovered.retain(|found| found.marked.id != new);
+        assert_eq!(opened.recovered, recovered, "{run}");
+        assert_eq!(bodies(&opened.spool), whole, "{run}");
+        assert!(opened.epoch > epoch, "{run}");
+        if let Some(day) = day {
+            day.check(&opened, &run);
+        }
+    }
+}
+
+#[test]
 fn a_fault_at_any_operation_breaks_no_promise() {
-    let opening = {
-        let disk = SimDisk::new(0);
-        drop(open_sim(&disk));
-        disk.operations()
-    };
-    for fail_at in opening + 1..=operations() {
+    for fail_at in 1..=operations() {
         for fault in [Fault::Full, Fault::ReadOnly, Fault::Io] {
             let run = format!("{fault:?} at {fail_at}");
             let disk = SimDisk::new(fail_at);
-            let spool = open_sim(&disk).spool;
             disk.fail_at(fail_at, fault);
-            let mut day = Day::new(&disk, spool);
-            day.run();
+            let day = try_open(disk.clone(), Path::new(ROOT)).ok().map(|opened| {
+                let mut day = Day::new(&disk, opened.spool);
+                day.run();
+                day
+            });
             disk.restart();
             let opened = open_sim(&disk);
-            day.check(&opened, &run);
+            if let Some(day) = day {
+                day.check(&opened, &run);
+            }
             check_that_life_goes_on(&disk, opened, &run);
         }
     }

@@ -99,7 +99,8 @@ fn what_does_not_fit_the_state_is_refused() {
 #[test]
 fn damaged_files_are_set_aside_and_the_rest_goes_on() {
     let (disk, spool) = new_spool();
-    let damages: [(&str, fn(&mut Vec<u8>)); 4] = [
+    type Damage = fn(&mut Vec<u8>);
+    let damages: [(&str, Damage); 4] = [
         ("checksum differs", |bytes| bytes[60] ^= 1),
         ("ends within its header", |bytes| bytes.truncate(70)),
         ("ends within the message", |bytes| bytes.truncate(bytes.len() - 1)),
