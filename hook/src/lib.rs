@@ -7,8 +7,6 @@ pub mod config;
 pub mod disk;
 pub mod exit;
 pub mod intake;
-pub mod log;
 pub mod release;
 pub mod service;
-pub mod signals;
 pub mod spool;

@@ -16,7 +16,7 @@ fn main() -> ExitCode {
             return ExitCode::from(if asked { exit::OK } else { exit::EX_USAGE });
         }
     };
-    gantry_hook::log::start();
+    gantry_daemon::log::start();
     match commands::execute(cli, &mut std::io::stdout()) {
         Ok(()) => ExitCode::from(exit::OK),
         Err(failure) => {

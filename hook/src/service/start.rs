@@ -94,7 +94,7 @@ pub async fn run(config: Config) -> Result<(), RunError> {
         actions: receiver,
         intake,
         admin,
-        signals: crate::signals::listen().map_err(RunError::Signals)?,
+        signals: gantry_daemon::signals::listen().map_err(RunError::Signals)?,
         housekeeping: tokio::time::interval(HOUSEKEEPING),
     };
     let service = Service {

@@ -1,0 +1,174 @@
+//! The built-in policy ([`gantry_protocol::policy::BUILT_IN`]): a finding quarantines; what could not be said leads to
+//! another attempt and then to held; the rest is released with one result header.
+
+use std::fmt::Write;
+
+use gantry_mail::HeaderEdit;
+use gantry_protocol::frame::{Assign, ReturnKind};
+use gantry_protocol::grabber::Processed;
+use gantry_protocol::text::bounded;
+use gantry_protocol::verdict::{Body, Disposition, Finding, Group, Outcome, Verdict};
+
+use super::give_back;
+
+/// Names of findings in one reason; a message may match any number of rules.
+const NAMES_MAX: usize = 8;
+
+/// What becomes of a message, by what its modules found.
+pub(super) fn decide(assign: &Assign, worker: &str, findings: Vec<Finding>) -> Processed {
+    if let Some(found) = findings.iter().find_map(found) {
+        return verdict(assign, findings, Disposition::Quarantine { reason: found });
+    }
+    if let Some(reason) = findings.iter().find_map(unsaid) {
+        return give_back(ReturnKind::Failed, reason);
+    }
+    let field = result_field(assign, worker, &findings);
+    let edits = vec![HeaderEdit::Prepend { field }];
+    verdict(assign, findings, Disposition::Deliver { edits, body: Body::Original })
+}
+
+fn verdict(assign: &Assign, findings: Vec<Finding>, disposition: Disposition) -> Processed {
+    let recipients = (0..assign.envelope.recipients.len())
+        .filter_map(|index| u16::try_from(index).ok())
+        .collect();
+    Processed::Verdict(Box::new(Verdict {
+        length: assign.length,
+        digest: assign.digest,
+        groups: vec![Group { recipients, disposition }],
+        findings,
+        originated: Vec::new(),
+    }))
+}
+
+/// What was found, in a sentence.
+fn found(finding: &Finding) -> Option<String> {
+    let Outcome::Found { names } = &finding.outcome else { return None };
+    let names: Vec<&str> = names.iter().take(NAMES_MAX).map(String::as_str).collect();
+    Some(bounded(format!("{} found {}", finding.module, names.join(", "))))
+}
+
+/// Why a module could not say whether there is something, in a sentence.
+fn unsaid(finding: &Finding) -> Option<String> {
+    let (what, reason) = match &finding.outcome {
+        Outcome::Clean | Outcome::Found { .. } => return None,
+        Outcome::Unscanned { reason } => ("unscanned", reason),
+        Outcome::Encrypted { reason } => ("encrypted", reason),
+        Outcome::Malformed { reason } => ("malformed", reason),
+        Outcome::OverBudget { reason } => ("over budget", reason),
+    };
+    Some(bounded(format!("{}: {what}: {reason}", finding.module)))
+}
+
+/// `X-Gantry: clean; id=...; worker=...;` and a line for each module: what it met, and with which engine and
+/// signatures.
+fn result_field(assign: &Assign, worker: &str, findings: &[Finding]) -> String {
+    let word = if findings.is_empty() { "nothing asked" } else { "clean" };
+    let mut field = format!("X-Gantry: {word}; id={}; worker={}", assign.message, plain(worker));
+    for finding in findings {
+        let (engine, signatures) = (plain(&finding.engine), plain(&finding.signatures));
+        let by = if signatures.is_empty() { engine } else { format!("{engine}, {signatures}") };
+        // Writing to a string cannot fail.
+        let _ = write!(
+            field,
+            ";\r\n\t{}=clean by {} ({by})",
+            plain(&finding.need),
+            plain(&finding.module)
+        );
+    }
+    field
+}
+
+/// Printable ASCII, short enough for a header line.
+fn plain(text: &str) -> String {
+    text.chars().take(128).map(|c| if c.is_ascii_graphic() || c == ' ' { c } else { '?' }).collect()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests fail by panicking")]
+mod tests {
+    use gantry_mail::{Envelope, Recipient};
+    use gantry_protocol::id::{Digest, Fence, MessageId};
+
+    use super::*;
+
+    fn assign() -> Assign {
+        Assign {
+            message: MessageId { epoch: 1, counter: 2 },
+            fence: Fence { epoch: 1, counter: 3 },
+            attempt: 1,
+            mailbox: "mail.box".into(),
+            needs: vec!["virus".into()],
+            findings: Vec::new(),
+            envelope: Envelope {
+                recipients: vec![Recipient::default(), Recipient::default()],
+                ..Envelope::default()
+            },
+            length: 7,
+            digest: Digest([9; 32]),
+            time_max_ms: 1,
+            silence_max_ms: 1,
+        }
+    }
+
+    fn finding(module: &str, outcome: Outcome) -> Finding {
+        Finding {
+            need: "virus".into(),
+            module: module.into(),
+            engine: "Engine 1\r\nX-Forged: yes".into(),
+            signatures: "27000".into(),
+            outcome,
+            duration_ms: 1,
+        }
+    }
+
+    #[test]
+    fn clean_mail_is_released_to_all_with_one_header_that_nothing_can_break_out_of() {
+        let Processed::Verdict(verdict) =
+            decide(&assign(), "pc-1", vec![finding("rules", Outcome::Clean)])
+        else {
+            panic!("returned")
+        };
+        assert_eq!((verdict.length, verdict.digest), (7, Digest([9; 32])));
+        assert_eq!(verdict.groups[0].recipients, [0, 1]);
+        let Disposition::Deliver { edits, body: Body::Original } = &verdict.groups[0].disposition
+        else {
+            panic!()
+        };
+        let [HeaderEdit::Prepend { field }] = edits.as_slice() else { panic!("{edits:?}") };
+        assert_eq!(
+            field,
+            "X-Gantry: clean; id=1-2; worker=pc-1;\r\n\tvirus=clean by rules (Engine 1??X-Forged: yes, 27000)"
+        );
+        gantry_mail::check_edits(edits).unwrap();
+    }
+
+    #[test]
+    fn one_finding_outweighs_what_the_others_say() {
+        let clean = finding("rules", Outcome::Clean);
+        let over = finding("rules", Outcome::OverBudget { reason: "big".into() });
+        let found = finding("clamav", Outcome::Found { names: vec!["Eicar".into()] });
+        let Processed::Verdict(verdict) = decide(&assign(), "pc-1", vec![clean, over, found])
+        else {
+            panic!()
+        };
+        let Disposition::Quarantine { reason } = &verdict.groups[0].disposition else { panic!() };
+        assert_eq!(reason, "clamav found Eicar");
+        assert_eq!(verdict.findings.len(), 3);
+    }
+
+    #[test]
+    fn no_answer_is_never_clean() {
+        for outcome in [
+            Outcome::Unscanned { reason: "x".into() },
+            Outcome::Encrypted { reason: "x".into() },
+            Outcome::Malformed { reason: "x".into() },
+            Outcome::OverBudget { reason: "x".into() },
+        ] {
+            let findings = vec![finding("rules", Outcome::Clean), finding("other", outcome)];
+            let Processed::Return(returned) = decide(&assign(), "pc-1", findings) else {
+                panic!("released")
+            };
+            assert_eq!(returned.kind, ReturnKind::Failed);
+        }
+    }
+}

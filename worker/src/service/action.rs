@@ -1,0 +1,43 @@
+//! What can happen to the worker: the only thing its loop waits for.
+
+use gantry_link::LinkError;
+use gantry_protocol::frame::{Assign, HostControl, HostReservation, Welcome};
+use gantry_protocol::grabber::Processed;
+use gantry_protocol::id::{Fence, MessageId};
+use gantry_protocol::profile::ModuleProfile;
+use gantry_scanners::api::Source;
+use tokio::sync::mpsc;
+
+use super::link::{Linked, StreamOut};
+
+/// Actions on their way to the loop before their senders wait.
+pub(super) const ACTIONS_MAX: usize = 1_024;
+
+/// A host's place in the configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct HostIndex(pub(super) usize);
+
+/// Names a reservation: at this host, of this message, under this fence.
+pub(super) type Key = (HostIndex, MessageId, Fence);
+
+pub(super) enum Action {
+    Linked(HostIndex, Box<(Welcome, Linked)>),
+    /// A try to link came to nothing.
+    NotLinked(HostIndex, LinkError),
+    /// It is time to try again.
+    Dial(HostIndex),
+    LinkLost(HostIndex, u64, String),
+    Control(HostIndex, u64, Box<HostControl>),
+    /// The host opened a stream; what is to be sent on it goes into the queue.
+    Assigned(HostIndex, u64, Box<Assign>, mpsc::Sender<StreamOut>),
+    /// The whole body has arrived.
+    Received(Key, Source),
+    Reservation(Key, Box<HostReservation>),
+    StreamLost(Key, String),
+    Processed(Key, Box<Processed>),
+    Probed(Vec<ModuleProfile>),
+    /// Time to look at the progress of what is being processed.
+    Progress,
+    Timeout,
+    Stop,
+}

@@ -1,0 +1,355 @@
+//! The worker at work: one loop, in which only [`select`](Service::select) waits and [`apply`](Service::apply) acts.
+//!
+//! What is reserved, wanted and said to each host is its grabber's decision ([`gantry_protocol::grabber`]). Links,
+//! streams and the pipeline run in tasks; what they find comes back as an [`Action`].
+
+mod action;
+mod effects;
+mod link;
+mod probe;
+mod start;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use gantry_link::{Backoff, NodeIdentity};
+use gantry_protocol::frame::{Assign, ReturnKind};
+use gantry_protocol::grabber::{Capacity, Grabber, Processed};
+use gantry_protocol::monitor::Monitor;
+use gantry_protocol::profile::{ModuleProfile, Readiness};
+use gantry_protocol::time::Moment;
+use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
+use tokio::time::{Instant, Interval};
+
+pub use start::{RunError, run};
+
+use crate::pipeline::{Pipeline, Work};
+use action::{Action, HostIndex, Key};
+use link::{Linked, Scratch, StreamOut};
+
+/// How often progress is looked at while something is processed.
+const PROGRESS_EVERY: Duration = Duration::from_millis(100);
+
+/// Everything that the loop owns.
+struct Service {
+    identity: Arc<NodeIdentity>,
+    hosts: Vec<Host>,
+    pipeline: Pipeline,
+    /// Messages processed at once, over all hosts.
+    concurrency: u64,
+    /// Bytes of messages held at once, over all hosts, in memory and temporary files.
+    bytes_max: u64,
+    scratch: Scratch,
+    held: HashMap<Key, Held>,
+    actions: mpsc::Sender<Action>,
+    /// Asks the probe to look now.
+    probe: Arc<tokio::sync::Notify>,
+    origin: Instant,
+    last_link: u64,
+    drain_timeout: Duration,
+    drain_until: Option<Instant>,
+    stops: u32,
+}
+
+/// A host to serve.
+struct Host {
+    address: String,
+    grabber: Grabber,
+    monitor: Monitor,
+    linked: Option<Linked>,
+    backoff: Backoff,
+    /// What is said in the log once and not with every try.
+    last_refusal: Option<String>,
+    /// The oldest message that waits there, in milliseconds: where help is needed most.
+    oldest_ms: u64,
+}
+
+/// What the worker keeps of a reservation beside what its grabber knows.
+struct Held {
+    assign: Arc<Assign>,
+    stream: Option<mpsc::Sender<StreamOut>>,
+    work: Option<Work>,
+    running: Option<AbortHandle>,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if let Some(running) = &self.running {
+            running.abort();
+        }
+    }
+}
+
+/// What the loop waits for.
+struct Inputs {
+    actions: mpsc::Receiver<Action>,
+    signals: mpsc::Receiver<()>,
+    progress: Interval,
+}
+
+impl Service {
+    /// Runs until a signal, and what was being processed is returned.
+    async fn run(mut self, mut inputs: Inputs) {
+        for index in 0..self.hosts.len() {
+            self.dial(HostIndex(index), Duration::ZERO);
+        }
+        while !self.is_over() {
+            let action = self.select(&mut inputs).await;
+            self.apply(action);
+        }
+        for host in &self.hosts {
+            if let Some(linked) = &host.linked {
+                linked.connection.close(gantry_link::CloseCode::Done, "the worker leaves");
+            }
+        }
+    }
+
+    /// The only wait. What has arrived comes before timers.
+    async fn select(&self, inputs: &mut Inputs) -> Action {
+        let timeout = self.hosts.iter().filter_map(|host| host.grabber.next_timeout()).min();
+        let timeout = timeout.map(|at| self.origin + at.since(Moment::default()));
+        let busy = self.held.values().any(|held| held.running.is_some());
+        tokio::select! {
+            biased;
+            Some(()) = inputs.signals.recv() => Action::Stop,
+            Some(action) = inputs.actions.recv() => action,
+            () = until(timeout) => Action::Timeout,
+            () = until(self.drain_until) => Action::Timeout,
+            _ = inputs.progress.tick(), if busy => Action::Progress,
+        }
+    }
+
+    /// Tells the grabbers what happened, then does all that they ask for. Never waits.
+    fn apply(&mut self, action: Action) {
+        let now = self.now();
+        match action {
+            Action::Linked(index, linked) => {
+                let (welcome, linked) = *linked;
+                let Some(host) = self.hosts.get_mut(index.0) else { return };
+                host.backoff.reset();
+                host.last_refusal = None;
+                host.linked = Some(linked);
+                host.grabber.handle_linked(&welcome, now);
+            }
+            Action::NotLinked(index, error) => self.on_not_linked(index, &error),
+            Action::Dial(index) => self.dial(index, Duration::ZERO),
+            Action::LinkLost(index, number, reason) => self.on_link_lost(index, number, &reason),
+            Action::Control(index, number, frame) => self.on_control(index, number, *frame),
+            Action::Assigned(index, number, assign, stream) => {
+                self.on_assigned(index, number, *assign, stream)
+            }
+            Action::Received(key, source) => self.on_received(key, source),
+            Action::Reservation((index, message, fence), frame) => {
+                self.with(index, |grabber| grabber.handle_reservation(message, fence, *frame));
+            }
+            Action::StreamLost((index, message, fence), reason) => {
+                tracing::debug!(%message, reason, "reservation's stream ended");
+                self.with(index, |grabber| grabber.handle_stream_lost(message, fence));
+            }
+            Action::Processed(key, processed) => self.on_processed(key, *processed),
+            Action::Probed(modules) => self.on_probed(modules),
+            Action::Progress => self.on_progress(),
+            Action::Timeout => {
+                self.hosts.iter_mut().for_each(|host| host.grabber.handle_timeout(now))
+            }
+            Action::Stop => self.on_stop(),
+        }
+        self.share_capacity();
+        self.perform_effects();
+    }
+
+    fn now(&self) -> Moment {
+        Moment::default() + self.origin.elapsed()
+    }
+
+    fn with(&mut self, index: HostIndex, act: impl FnOnce(&mut Grabber)) {
+        if let Some(host) = self.hosts.get_mut(index.0) {
+            act(&mut host.grabber);
+        }
+    }
+
+    fn on_link_lost(&mut self, index: HostIndex, number: u64, reason: &str) {
+        let now = self.now();
+        let Some(host) = self.hosts.get_mut(index.0) else { return };
+        if host.linked.as_ref().is_none_or(|linked| linked.number != number) {
+            return;
+        }
+        tracing::warn!(host = host.address, reason, "link lost");
+        host.linked = None;
+        host.grabber.handle_link_lost(now);
+        for (key, held) in &mut self.held {
+            if key.0 == index {
+                held.stream = None;
+            }
+        }
+        self.dial_later(index);
+    }
+
+    fn on_control(
+        &mut self,
+        index: HostIndex,
+        number: u64,
+        frame: gantry_protocol::frame::HostControl,
+    ) {
+        use gantry_protocol::frame::HostControl;
+        let now = self.now();
+        let Some(host) = self.hosts.get_mut(index.0) else { return };
+        if host.linked.as_ref().is_none_or(|linked| linked.number != number) {
+            return;
+        }
+        match frame {
+            HostControl::Peers(peers) => {
+                for hint in host.monitor.handle_peers(peers.peers, now) {
+                    host.grabber.handle_hint(hint);
+                }
+            }
+            HostControl::Backlog(backlog) => host.oldest_ms = backlog.oldest_ms,
+            other => host.grabber.handle_control(other),
+        }
+    }
+
+    fn on_assigned(
+        &mut self,
+        index: HostIndex,
+        number: u64,
+        assign: Assign,
+        stream: mpsc::Sender<StreamOut>,
+    ) {
+        let now = self.now();
+        let Some(host) = self.hosts.get_mut(index.0) else { return };
+        if host.linked.as_ref().is_none_or(|linked| linked.number != number) {
+            return;
+        }
+        let key = (index, assign.message, assign.fence);
+        host.grabber.handle_assigned(&assign, now);
+        let held =
+            Held { assign: Arc::new(assign), stream: Some(stream), work: None, running: None };
+        self.held.insert(key, held);
+    }
+
+    fn on_received(&mut self, key: Key, source: gantry_scanners::api::Source) {
+        let now = self.now();
+        let Some(assign) = self.held.get(&key).map(|held| Arc::clone(&held.assign)) else { return };
+        let (prepared, work) = self.pipeline.prepare(assign, source);
+        if let Some(held) = self.held.get_mut(&key) {
+            held.work = Some(work);
+            let actions = self.actions.clone();
+            let running = tokio::spawn(prepared.run());
+            held.running = Some(running.abort_handle());
+            tokio::spawn(async move {
+                // Stopped ones have nobody who waits for them.
+                if let Ok(processed) = running.await {
+                    let _ = actions.send(Action::Processed(key, Box::new(processed))).await;
+                }
+            });
+        }
+        self.with(key.0, |grabber| grabber.handle_received(key.1, key.2, now));
+    }
+
+    fn on_processed(&mut self, key: Key, processed: Processed) {
+        let now = self.now();
+        let Some(held) = self.held.get_mut(&key) else { return };
+        (held.running, held.work) = (None, None);
+        if let Processed::Return(returned) = &processed
+            && returned.kind == ReturnKind::Unavailable
+        {
+            // Nothing more is wanted until the modules have been asked again; else it would come right back.
+            let reason = returned.reason.clone();
+            self.set_readiness(Readiness::NotReady { reason }, None);
+            self.probe.notify_one();
+        }
+        self.with(key.0, |grabber| grabber.handle_processed(key.1, key.2, processed, now));
+    }
+
+    fn on_probed(&mut self, modules: Vec<ModuleProfile>) {
+        let missing = modules.iter().find_map(|module| {
+            module.not_ready.as_ref().map(|reason| format!("{}: {reason}", module.name))
+        });
+        let readiness = missing.map_or(Readiness::Ready, |reason| Readiness::NotReady { reason });
+        self.set_readiness(readiness, Some(modules));
+    }
+
+    fn set_readiness(&mut self, readiness: Readiness, modules: Option<Vec<ModuleProfile>>) {
+        let now = self.now();
+        if self.drain_until.is_some() {
+            return;
+        }
+        for host in &mut self.hosts {
+            let modules = modules.clone().unwrap_or_else(|| host.grabber.profile(now).modules);
+            host.grabber.handle_readiness(readiness.clone(), modules, now);
+        }
+    }
+
+    fn on_progress(&mut self) {
+        let now = self.now();
+        let states: Vec<(Key, u64, Duration)> = self
+            .held
+            .iter()
+            .filter_map(|(key, held)| {
+                let (work, silence) = held.work.as_ref()?.state();
+                Some((*key, work, silence))
+            })
+            .collect();
+        for ((index, message, fence), work, silence) in states {
+            self.with(index, |grabber| grabber.handle_progress(message, fence, work, silence, now));
+        }
+    }
+
+    /// The sum of all wants never exceeds what can be started: what is free goes to the host whose oldest message
+    /// has waited longest, and is shared where none waits.
+    fn share_capacity(&mut self) {
+        let holding: u64 = self.hosts.iter().map(|host| host.grabber.holding() as u64).sum();
+        let holding_bytes: u64 = self.hosts.iter().map(|host| host.grabber.holding_bytes()).sum();
+        let mut free = self.concurrency.saturating_sub(holding);
+        let free_bytes = self.bytes_max.saturating_sub(holding_bytes);
+        let mut order: BTreeMap<(bool, u64, usize), usize> = BTreeMap::new();
+        for (index, host) in self.hosts.iter().enumerate() {
+            order.insert((!host.grabber.is_linked(), u64::MAX - host.oldest_ms, index), index);
+        }
+        let mut left = order.len() as u64;
+        for index in order.into_values() {
+            let Some(host) = self.hosts.get_mut(index) else { continue };
+            let linked = host.grabber.is_linked();
+            let share = if linked { free.div_ceil(left.max(1)) } else { 0 };
+            left = left.saturating_sub(1);
+            free = free.saturating_sub(share);
+            host.grabber.handle_capacity(Capacity {
+                messages: host.grabber.holding() as u64 + share,
+                bytes: host.grabber.holding_bytes().saturating_add(if share > 0 {
+                    free_bytes
+                } else {
+                    0
+                }),
+            });
+        }
+    }
+
+    fn on_stop(&mut self) {
+        self.stops += 1;
+        if self.drain_until.is_some() {
+            return;
+        }
+        tracing::info!("leaving: finishing what is being processed, handing back the rest");
+        let now = self.now();
+        self.drain_until = Some(Instant::now() + self.drain_timeout);
+        for host in &mut self.hosts {
+            host.grabber.handle_drain(now);
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        let Some(until) = self.drain_until else { return false };
+        let empty =
+            self.hosts.iter().all(|host| host.grabber.holding() == 0 || !host.grabber.is_linked());
+        empty || self.stops > 1 || Instant::now() >= until
+    }
+}
+
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,103 @@
+//! Starting the worker: identity and modules first, then the links.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use gantry_link::{Backoff, IdentityError, NodeIdentity, Role};
+use gantry_protocol::grabber::{self, Grabber};
+use gantry_protocol::id::Incarnation;
+use gantry_protocol::monitor::Monitor;
+use gantry_protocol::policy;
+use gantry_protocol::time::Moment;
+use gantry_scanners::registry::{self, BuildError};
+use tokio::sync::{Notify, mpsc};
+use tokio::time::{Instant, MissedTickBehavior};
+
+use super::action::ACTIONS_MAX;
+use super::link::Scratch;
+use super::{Host, Inputs, PROGRESS_EVERY, Service, probe};
+use crate::config::Config;
+use crate::pipeline::Pipeline;
+
+/// Bytes held at once, as a multiple of those held in memory: the rest lies in temporary files.
+const BYTES_PER_MEMORY: u64 = 8;
+
+/// Why a worker could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    #[error(transparent)]
+    Modules(#[from] BuildError),
+    #[error("take signals: {0}")]
+    Signals(std::io::Error),
+}
+
+/// Runs the worker until it is told to stop.
+///
+/// # Errors
+/// What keeps it from starting. Once it runs, faults are logged and links tried again.
+pub async fn run(config: Config) -> Result<(), RunError> {
+    let clock = gantry_link::system_clock();
+    let identity =
+        Arc::new(NodeIdentity::open(&config.identity_dir, &config.name, Role::Worker, &clock)?);
+    let pipeline = Pipeline::new(registry::build(config.modules)?, &config.name);
+    let concurrency = pipeline.concurrency(config.concurrency);
+    let incarnation = Incarnation(fastrand::u64(..));
+    // The first hello already tells what the modules provide.
+    let modules = probe::probe(pipeline.modules()).await;
+    let hosts = config.hosts.into_iter().map(|host| {
+        let config = grabber::Config {
+            name: config.name.clone(),
+            incarnation,
+            tier: host.tier,
+            policy: policy::BUILT_IN,
+            software: concat!("gantry ", env!("CARGO_PKG_VERSION")).to_owned(),
+        };
+        Host {
+            address: host.address.to_string(),
+            grabber: Grabber::new(config, Moment::default()),
+            monitor: Monitor::default(),
+            linked: None,
+            backoff: Backoff::new(),
+            last_refusal: None,
+            oldest_ms: 0,
+        }
+    });
+    let (actions, receiver) = mpsc::channel(ACTIONS_MAX);
+    let wake = Arc::new(Notify::new());
+    let mut progress = tokio::time::interval(PROGRESS_EVERY);
+    progress.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let inputs = Inputs {
+        actions: receiver,
+        signals: gantry_daemon::signals::listen().map_err(RunError::Signals)?,
+        progress,
+    };
+    let per_message = config.memory_bytes_max / u64::try_from(concurrency).unwrap_or(1).max(1);
+    let mut service = Service {
+        identity,
+        hosts: hosts.collect(),
+        pipeline: pipeline.clone(),
+        concurrency: concurrency as u64,
+        bytes_max: config.memory_bytes_max.saturating_mul(BYTES_PER_MEMORY),
+        scratch: Scratch {
+            memory_bytes_max: usize::try_from(per_message).unwrap_or(usize::MAX),
+            folder: Arc::new(config.scratch_dir),
+        },
+        held: Default::default(),
+        actions: actions.clone(),
+        probe: Arc::clone(&wake),
+        origin: Instant::now(),
+        last_link: 0,
+        drain_timeout: config.drain_timeout,
+        drain_until: None,
+        stops: 0,
+    };
+    tracing::info!(worker = config.name, %incarnation, concurrency, "ready");
+    service.on_probed(modules);
+    tokio::spawn(probe::run(pipeline, wake, actions));
+    service.run(inputs).await;
+    // What was told last still has to leave.
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    Ok(())
+}
