@@ -201,6 +201,11 @@ impl Grabber {
         self.held.len()
     }
 
+    /// Whether it holds a message under this fence.
+    pub fn holds(&self, message: MessageId, fence: Fence) -> bool {
+        self.held.get(&message).is_some_and(|held| held.fence == fence)
+    }
+
     /// Bytes of the messages that it holds.
     pub fn holding_bytes(&self) -> u64 {
         self.held.values().map(|held| held.length).sum()
