@@ -4,7 +4,7 @@ use std::io::{self, Read};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use gantry_protocol::id::MessageId;
+use gantry_protocol::id::{Digest, MessageId};
 use gantry_protocol::pool::{Change, MailboxIndex, RecipientResult, Stored, StoredState};
 use gantry_protocol::verdict::Verdict;
 
@@ -126,7 +126,7 @@ impl<D: Disk> Spool<D> {
             Change::Charge { attempts } => self.suspects.charge(&self.disk, digest, *attempts)?,
             Change::Settle { verdict } => {
                 message.log().add(Record::Verdict(verdict.as_ref().clone()));
-                self.suspects.clear(&self.disk, digest)?;
+                self.judge(digest, StoredState::Releasing);
             }
             Change::Results { results } => message.log().add(Record::Results(results.clone())),
             Change::Adopt { state, verdict, results, reasons } => {
@@ -138,9 +138,7 @@ impl<D: Disk> Spool<D> {
                     entries(verdict.as_deref(), results, reasons),
                 )?;
                 self.forget(id);
-                if *state == StoredState::Held {
-                    self.suspects.hold(&self.disk, digest)?;
-                }
+                self.judge(digest, *state);
             }
             Change::Bounce { results } => return self.bounce(id, results),
             Change::Remove => self.forget(id),
@@ -148,6 +146,21 @@ impl<D: Disk> Spool<D> {
             Change::Requeue => return wrong("putting it back into the pool"),
         }
         Ok(Stored::Done)
+    }
+
+    /// What the end of a message means for others with its content. The message itself is durable already, so a disk that
+    /// fails here costs no more than another attempt at the next one.
+    fn judge(&self, digest: Digest, state: StoredState) {
+        let judged = match state {
+            StoredState::Held => self.suspects.hold(&self.disk, digest),
+            StoredState::Quarantined | StoredState::Releasing => {
+                self.suspects.clear(&self.disk, digest)
+            }
+            StoredState::Marked { .. } => Ok(()),
+        };
+        if let Err(error) = self.health.watch(judged) {
+            tracing::warn!(%error, "could not record what became of a suspect");
+        }
     }
 
     /// Writes all of a message durably: what the change brings, after what was remembered of it.

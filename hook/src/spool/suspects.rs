@@ -79,7 +79,7 @@ impl Suspects {
         Ok(suspects)
     }
 
-    /// Counts attempts at a content: in memory for the first, which most messages have, durably from the second on.
+    /// Counts attempts at a content, durably; none clears it. Only of suspects is this asked, so the sync is rare.
     pub(super) fn charge<D: Disk>(
         &self,
         disk: &D,
@@ -87,50 +87,50 @@ impl Suspects {
         attempts: u8,
     ) -> Result<(), SpoolError> {
         let held = self.lookup(digest).is_some_and(|suspect| suspect.held);
-        self.set(disk, digest, Suspect { attempts, held }, attempts >= 2)
+        self.set(disk, digest, Suspect { attempts, held })
     }
 
     /// A message with this content is held, if it was a suspect.
     pub(super) fn hold<D: Disk>(&self, disk: &D, digest: Digest) -> Result<(), SpoolError> {
         match self.lookup(digest) {
-            Some(Suspect { attempts, .. }) => {
-                self.set(disk, digest, Suspect { attempts, held: true }, true)
-            }
+            Some(suspect) => self.set(disk, digest, Suspect { held: true, ..suspect }),
             None => Ok(()),
         }
     }
 
     /// A worker lived through this content.
     pub(super) fn clear<D: Disk>(&self, disk: &D, digest: Digest) -> Result<(), SpoolError> {
-        match self.lookup(digest) {
-            Some(Suspect { attempts, .. }) => {
-                self.set(disk, digest, Suspect::default(), attempts >= 2)
-            }
-            None => Ok(()),
-        }
+        self.set(disk, digest, Suspect::default())
     }
 
-    fn set<D: Disk>(
-        &self,
-        disk: &D,
-        digest: Digest,
-        suspect: Suspect,
-        durable: bool,
-    ) -> Result<(), SpoolError> {
-        if !durable {
-            self.known().set(digest, suspect);
+    fn set<D: Disk>(&self, disk: &D, digest: Digest, suspect: Suspect) -> Result<(), SpoolError> {
+        let mut journal = self.journal.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = self.lookup(digest).unwrap_or_default();
+        if before == suspect {
             return Ok(());
         }
-        let mut journal = self.journal.lock().unwrap_or_else(PoisonError::into_inner);
         self.known().set(digest, suspect);
+        let written = self.write(disk, &mut journal, &encode(digest, suspect));
+        if written.is_err() {
+            // What is not on disk must not pass for known when it is set again.
+            self.known().set(digest, before);
+        }
+        written
+    }
+
+    fn write<D: Disk>(
+        &self,
+        disk: &D,
+        journal: &mut Journal,
+        record: &[u8; RECORD_BYTES],
+    ) -> Result<(), SpoolError> {
         if journal.records >= 2 * SUSPECTS_MAX {
             journal.records = self.rewrite(disk)?;
             return Ok(());
         }
         let io = || SpoolError::io("write suspects", &self.path);
         let file = disk.open_for_write(&self.path).map_err(io())?;
-        let offset = (journal.records * RECORD_BYTES) as u64;
-        file.write_all_at(&encode(digest, suspect), offset).map_err(io())?;
+        file.write_all_at(record, (journal.records * RECORD_BYTES) as u64).map_err(io())?;
         file.sync().map_err(SpoolError::sync(&self.path))?;
         journal.records += 1;
         Ok(())
@@ -141,9 +141,7 @@ impl Suspects {
         let mut bytes = Vec::new();
         let known = self.known();
         for digest in &known.order {
-            if let Some(suspect) =
-                known.suspects.get(digest).filter(|suspect| suspect.attempts >= 2)
-            {
+            if let Some(suspect) = known.suspects.get(digest) {
                 bytes.extend_from_slice(&encode(*digest, *suspect));
             }
         }

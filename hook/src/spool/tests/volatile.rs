@@ -89,8 +89,10 @@ fn a_poison_that_comes_again_is_known() {
     let poison = take_in_volatile(&spool, b"poison").unwrap();
     let (innocent_digest, poison_digest) = (digest(&spool, innocent), digest(&spool, poison));
     let before = disk.operations();
+    settle(&spool, take_in_volatile(&spool, b"never suspected").unwrap());
+    done(&spool, innocent, &Change::Charge { attempts: 0 });
+    assert_eq!(disk.operations(), before, "who is no suspect costs no disk");
     done(&spool, innocent, &Change::Charge { attempts: 1 });
-    assert_eq!(disk.operations(), before, "a first attempt costs no disk");
     assert_eq!(spool.suspects().lookup(innocent_digest).unwrap().attempts, 1);
     settle(&spool, innocent);
     assert_eq!(spool.suspects().lookup(innocent_digest), None);
@@ -116,6 +118,15 @@ fn suspects_are_bounded_and_damage_costs_one() {
         digest.0[..8].copy_from_slice(&number.to_be_bytes());
         digest
     };
+    disk.fail_from_now(Some(Fault::Full));
+    assert!(spool.suspects.charge(&disk, digest(0), 2).is_err());
+    disk.fail_from_now(None);
+    assert_eq!(spool.suspects().lookup(digest(0)), None, "memory does not run ahead of the disk");
+    let mut released = digest(1);
+    released.0[31] = 1;
+    spool.suspects.charge(&disk, released, 3).unwrap();
+    spool.suspects.charge(&disk, released, 0).unwrap();
+    assert_eq!(spool.suspects().lookup(released), None);
     // Twice the journal's length, so that it is written anew in between.
     for number in 0..2 * SUSPECTS_MAX + 500 {
         spool.suspects.charge(&disk, digest(number), 2).unwrap();
