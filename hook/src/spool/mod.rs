@@ -6,7 +6,7 @@
 //! `docs/spool.md` has every byte.
 //!
 //! A message in the sender's custody ([`Spool::begin_volatile`]) leaves nothing durable: its first bytes are in memory,
-//! the rest is in a file without a name. [`Change::Adopt`] makes a stored message of it.
+//! the rest is in a file without a name. [`Adopt`](gantry_protocol::pool::Change::Adopt) makes a stored message of it.
 //!
 //! All methods block and may be called from any number of threads; no lock that two messages share is held while the
 //! disk works.
