@@ -2,7 +2,8 @@
 
 use std::fmt::Write;
 
-use gantry_protocol::profile::{Profile, Readiness};
+use gantry_protocol::pool::WorkerStatus;
+use gantry_protocol::profile::Profile;
 
 use crate::admin::{Aside, HookStatus, ListedMessage, ShownMessage};
 
@@ -57,7 +58,7 @@ pub(super) fn status(status: &HookStatus) -> String {
         let profile = worker.profile.as_ref();
         rows.push(row([
             &worker.name,
-            &readiness(worker.linked, worker.silent, worker.barred.as_deref(), profile),
+            &readiness(worker),
             &worker.holding.len().to_string(),
             &worker.free.to_string(),
             &format!("{} ms ago", worker.heard_ago_ms),
@@ -147,26 +148,13 @@ fn sender(address: &str) -> String {
     if address.is_empty() { "<>".to_owned() } else { address.to_owned() }
 }
 
-fn readiness(
-    linked: bool,
-    silent: bool,
-    barred: Option<&str>,
-    profile: Option<&Profile>,
-) -> String {
-    if !linked {
-        return "not linked".to_owned();
+fn readiness(worker: &WorkerStatus) -> String {
+    match &worker.barred {
+        _ if !worker.linked => "not linked".to_owned(),
+        Some(reason) => format!("barred: {reason}"),
+        None if worker.silent => format!("silent ({})", worker.readiness),
+        None => worker.readiness.clone(),
     }
-    if let Some(reason) = barred {
-        return format!("barred: {reason}");
-    }
-    let word = match profile.map(|profile| &profile.readiness) {
-        None => "linked".to_owned(),
-        Some(Readiness::Ready) => "ready".to_owned(),
-        Some(Readiness::Busy) => "busy".to_owned(),
-        Some(Readiness::Draining) => "draining".to_owned(),
-        Some(Readiness::NotReady { reason }) => format!("not ready: {reason}"),
-    };
-    if silent { format!("silent ({word})") } else { word }
 }
 
 fn last_action(profile: &Profile) -> String {

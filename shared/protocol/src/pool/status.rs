@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Pool;
 use super::entry::State;
-use crate::profile::Profile;
+use crate::profile::{Profile, Readiness};
 use crate::time::{Moment, millis};
 
 /// Counted since the hook's start.
@@ -72,6 +72,8 @@ pub struct WorkerStatus {
     pub incarnation: String,
     /// Capabilities granted and provided.
     pub provides: Vec<String>,
+    /// `ready`, `busy`, `draining`, or `not ready: REASON`; `unknown` before its first profile.
+    pub readiness: String,
     /// Why it is given nothing, if so.
     pub barred: Option<String>,
     /// It has missed three beats while holding something.
@@ -140,6 +142,7 @@ impl Pool {
                 linked: grabber.session.is_some(),
                 incarnation: grabber.incarnation.to_string(),
                 provides: grabber.capabilities.iter().cloned().collect(),
+                readiness: readiness(grabber.profile.as_ref()),
                 barred: grabber.barred.clone(),
                 silent: grabber.silent,
                 draining: grabber.draining,
@@ -150,5 +153,15 @@ impl Pool {
             })
             .collect();
         status
+    }
+}
+
+fn readiness(profile: Option<&Profile>) -> String {
+    match profile.map(|profile| &profile.readiness) {
+        None => "unknown".to_owned(),
+        Some(Readiness::Ready) => "ready".to_owned(),
+        Some(Readiness::Busy) => "busy".to_owned(),
+        Some(Readiness::Draining) => "draining".to_owned(),
+        Some(Readiness::NotReady { reason }) => format!("not ready: {reason}"),
     }
 }
