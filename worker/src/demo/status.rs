@@ -41,7 +41,7 @@ impl Status {
         let read = |worker: &Value| WorkerStatus {
             name: text(worker, "name"),
             linked: worker.get("linked").and_then(Value::as_bool).unwrap_or(false),
-            readiness: text(worker, "readiness").to_ascii_lowercase(),
+            readiness: readiness(worker),
             holding: worker
                 .get("holding")
                 .and_then(Value::as_array)
@@ -76,6 +76,18 @@ impl Status {
     }
 }
 
+/// The worker's own word, from its profile where it does not stand beside its name: a text, or an object whose only key
+/// is the word and whose value has the reason.
+fn readiness(worker: &Value) -> String {
+    let said = worker.get("readiness").or_else(|| worker.pointer("/profile/readiness"));
+    let word = match said {
+        Some(Value::String(word)) => Some(word),
+        Some(Value::Object(reasons)) => reasons.keys().next(),
+        _ => None,
+    };
+    word.map(|word| word.to_ascii_lowercase()).unwrap_or_default()
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests fail by panicking")]
 mod tests {
@@ -85,7 +97,9 @@ mod tests {
     fn what_is_there_is_read_and_what_is_not_is_nothing() {
         let status = Status::parse(
             r#"{"counters":{"taken_over":2},"backlog":{"messages":5},"workers":[
-                {"name":"pc-1","linked":true,"readiness":"Busy","holding":["3-1a7"]},{"name":"pc-2"}],
+                {"name":"pc-1","linked":true,"readiness":"Busy","holding":["3-1a7"]},{"name":"pc-2"},
+                {"name":"pc-3","linked":true,"profile":{"readiness":{"NotReady":{"reason":"clamd"}}}},
+                {"name":"pc-4","linked":true,"profile":{"readiness":"Ready"}}],
                 "messages":[{"id":"3-1a7","state":"dispatched for pc-1"},{}]}"#,
         )
         .unwrap();
@@ -93,7 +107,8 @@ mod tests {
             (status.counter("taken_over"), status.counter("x"), status.backlog()),
             (2, 0, 5)
         );
-        assert_eq!(status.ready(), 1);
+        assert_eq!(status.ready(), 2);
+        assert_eq!(status.worker("pc-3").unwrap().readiness, "notready");
         assert_eq!(status.worker("pc-1").unwrap().holding, ["3-1a7"]);
         assert!(status.worker("pc-2").unwrap().holding.is_empty());
         assert_eq!(status.messages(), [("3-1a7".to_owned(), "dispatched for pc-1".to_owned())]);
