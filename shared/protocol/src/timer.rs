@@ -32,6 +32,10 @@ impl<K: Ord + Copy> Timers<K> {
         }
     }
 
+    pub fn get(&self, key: K) -> Option<Moment> {
+        self.by_key.get(&key).copied()
+    }
+
     pub fn next_timeout(&self) -> Option<Moment> {
         self.by_time.first().map(|(at, _)| *at)
     }

@@ -1,20 +1,24 @@
 //! Who gets what: wants are matched with waiting messages, and with those whose owner is silent or stalled.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
-use super::effect::{Assignment, Change, Custody, Effect, Event};
-use super::entry::{Charge, Entry, Phase, Reservation, State};
+use super::effect::{Assignment, Change, Custody, Effect, Event, MailboxIndex};
+use super::entry::{Blame, Charge, Entry, Phase, Reservation, State};
 use super::grabbers::{Grabber, GrabberKey};
 use super::{Pool, Timer};
 use crate::frame::{Cancel, HostReservation};
-use crate::id::{Incarnation, MessageId, Session};
+use crate::id::{Fence, Incarnation, MessageId, Session};
 use crate::limits::{BEATS_MISSED_MAX, SILENCE_DEFAULT};
 use crate::text::bounded;
 use crate::time::Moment;
 
 /// How far into a mailbox's queue a grabber looks for something it may have. Beyond it stand messages that can wait
-/// until those in front, which are suspects or too long for this grabber, have moved.
+/// until those in front, which are too long for this grabber or better elsewhere, have moved.
 const LOOK_AHEAD: usize = 64;
+/// How long a message that is too long for the room that grabbers have may be overtaken by shorter ones. Then the
+/// idlest grabber takes in nothing more until it has room.
+const OVERTAKEN_MAX: Duration = Duration::from_secs(5);
 
 /// What may be done with a message for a grabber that wants one.
 enum Choice {
@@ -23,33 +27,70 @@ enum Choice {
     Hold(MessageId),
 }
 
+/// Grabbers that may be given something, in the order in which they are asked.
+type Ready<'a> = Vec<(GrabberKey, &'a Grabber)>;
+
 impl Pool {
     /// Matches wants with messages until nothing fits any more.
+    ///
+    /// Called on each input, so it must not look at more than what is reserved and the heads of the queues.
     pub(super) fn assign(&mut self, now: Moment) {
         if self.draining {
             return;
         }
-        while let Some((key, choice)) = self.next_match() {
+        while let Some((key, choice)) = self.next_match(now) {
             match choice {
-                Choice::Hold(id) => self.hold(id, None, now),
+                Choice::Hold(id) => {
+                    self.end_former(id, None, now);
+                    self.hold_used_up(id, now);
+                }
                 Choice::Reserve(id) => {
-                    self.end_former(id, key, now);
+                    self.end_former(id, Some(key), now);
                     self.reserve(id, key, now);
                 }
             }
         }
     }
 
-    fn next_match(&self) -> Option<(GrabberKey, Choice)> {
-        let mut ready: Vec<(GrabberKey, &Grabber)> =
-            self.grabbers.iter().filter(|(_, g)| g.is_available()).collect();
+    fn next_match(&self, now: Moment) -> Option<(GrabberKey, Choice)> {
+        let mut ready: Ready<'_> = self.grabbers.iter().filter(|(_, g)| g.is_available()).collect();
+        if ready.is_empty() {
+            return None;
+        }
+        let contested = self.contested();
+        if contested.is_empty() && self.waiting.values().all(BTreeSet::is_empty) {
+            return None;
+        }
         // The most idle first: what it wants tells what it can start at once.
         ready.sort_by_key(|(key, g)| (g.tier, g.holding.len(), u64::MAX - g.free(), *key));
         ready.iter().find_map(|(key, grabber)| {
-            let has_suspect = grabber.holding.iter().any(|id| self.suspects_out.contains(id));
-            let choice = self.contested_for(*key, grabber, has_suspect);
-            Some((*key, choice.or_else(|| self.waiting_for(*key, grabber, has_suspect))?))
+            let has_suspect = self.suspects_out.iter().any(|id| grabber.holding.contains(id));
+            let id = self
+                .contested_for(*key, grabber, has_suspect, &contested)
+                .or_else(|| self.waiting_for(*key, grabber, has_suspect, &ready, now))?;
+            Some((*key, self.choice(id)))
         })
+    }
+
+    /// What silent or stalled owners hold, oldest first.
+    fn contested(&self) -> Vec<MessageId> {
+        let silent = self
+            .grabbers
+            .iter()
+            .filter(|(_, owner)| owner.silent)
+            .flat_map(|(_, owner)| owner.holding.iter());
+        let mut contested: Vec<MessageId> = silent
+            .chain(&self.stalled)
+            .copied()
+            .filter(|id| {
+                self.messages.get(id).is_some_and(|entry| {
+                    entry.storing.is_none()
+                        && entry.reservation().is_some_and(Reservation::is_working)
+                })
+            })
+            .collect();
+        contested.sort_unstable();
+        contested
     }
 
     /// The oldest message of a silent or stalled owner that this grabber may take over.
@@ -58,54 +99,61 @@ impl Pool {
         key: GrabberKey,
         grabber: &Grabber,
         has_suspect: bool,
-    ) -> Option<Choice> {
-        if has_suspect {
-            return None;
-        }
-        let silent = self
-            .grabbers
-            .iter()
-            .filter(|(_, owner)| owner.silent)
-            .flat_map(|(_, owner)| owner.holding.iter());
-        let id = silent
-            .chain(&self.stalled)
-            .copied()
-            .filter(|id| {
-                self.messages.get(id).is_some_and(|entry| {
-                    entry.reservation().is_some_and(|r| r.grabber != key && r.is_working())
-                        && entry.storing.is_none()
-                        && self.fits(entry, grabber)
-                })
+        contested: &[MessageId],
+    ) -> Option<MessageId> {
+        // What is taken over is a suspect from then on.
+        let mut contested = contested.iter().filter(|_| !has_suspect).copied();
+        contested.find(|id| {
+            self.messages.get(id).is_some_and(|entry| {
+                entry.reservation().is_some_and(|r| r.grabber != key)
+                    && fits(entry, grabber)
+                    && !self.better_elsewhere(entry, key)
             })
-            .min()?;
-        Some(self.choice(id))
+        })
     }
 
     /// The oldest message in the pool, over all mailboxes, that this grabber may have.
-    fn waiting_for(&self, key: GrabberKey, grabber: &Grabber, has_suspect: bool) -> Option<Choice> {
-        let first_of = |waiting: &BTreeSet<MessageId>| {
-            waiting.iter().take(LOOK_AHEAD).copied().find_map(|id| {
-                let entry = self.messages.get(&id)?;
-                let may = self.fits(entry, grabber)
-                    && (!entry.suspect || (!has_suspect && !self.better_elsewhere(entry, key)));
-                may.then_some((entry.since, id))
-            })
+    fn waiting_for(
+        &self,
+        key: GrabberKey,
+        grabber: &Grabber,
+        has_suspect: bool,
+        ready: &Ready<'_>,
+        now: Moment,
+    ) -> Option<MessageId> {
+        let first_of = |(mailbox, suspects): &(MailboxIndex, bool),
+                        queue: &BTreeSet<(Moment, MessageId)>| {
+            if !grabber.serves(*mailbox) || (*suspects && has_suspect) {
+                return None;
+            }
+            let idlest = || {
+                let serves = ready.iter().find(|(_, other)| other.serves(*mailbox));
+                serves.is_some_and(|(idlest, _)| *idlest == key)
+            };
+            for (since, id) in queue.iter().take(LOOK_AHEAD).copied() {
+                let Some(entry) = self.messages.get(&id) else { continue };
+                if !grabber.has_room_for(entry.length) {
+                    if now.since(since) >= OVERTAKEN_MAX && idlest() {
+                        return None;
+                    }
+                } else if !self.better_elsewhere(entry, key) {
+                    return Some((since, id));
+                }
+            }
+            None
         };
-        let (_, id) = self.waiting.values().filter_map(first_of).min()?;
-        Some(self.choice(id))
+        let firsts = self.waiting.iter().filter_map(|(place, queue)| first_of(place, queue));
+        firsts.min().map(|(_, id)| id)
     }
 
     fn choice(&self, id: MessageId) -> Choice {
-        let used_up = self.messages.get(&id).is_some_and(|entry| {
-            entry.attempts >= self.config.attempts_max || entry.returns >= self.config.returns_max
-        });
+        let used_up = self.messages.get(&id).is_some_and(|entry| self.is_used_up(entry));
         if used_up { Choice::Hold(id) } else { Choice::Reserve(id) }
     }
 
-    fn fits(&self, entry: &Entry, grabber: &Grabber) -> bool {
-        let needs =
-            self.config.mailboxes.get(usize::from(entry.mailbox.0)).map(|mailbox| &mailbox.needs);
-        needs.is_some_and(|needs| grabber.provides(needs)) && grabber.has_room_for(entry.length)
+    /// Whether no further attempt may be made.
+    pub(super) fn is_used_up(&self, entry: &Entry) -> bool {
+        entry.attempts >= self.config.attempts_max || entry.returns >= self.config.returns_max
     }
 
     /// A suspect goes to a grabber that has not failed with it yet, where there is one.
@@ -115,30 +163,33 @@ impl Pool {
             && self.grabbers.iter().any(|(other, grabber)| {
                 !history.failed_with.contains(&other)
                     && grabber.is_available()
-                    && self.fits(entry, grabber)
+                    && fits(entry, grabber)
             })
     }
 
-    /// Ends the reservation of a silent or stalled owner in favour of another grabber.
-    fn end_former(&mut self, id: MessageId, to: GrabberKey, now: Moment) {
+    /// Ends the reservation of a silent or stalled owner, in favour of another grabber if there is one.
+    fn end_former(&mut self, id: MessageId, to: Option<GrabberKey>, now: Moment) {
         let Some(former) = self.messages.get(&id).and_then(|entry| entry.reservation()) else {
             return;
         };
-        let (owner, stalled, progressed) = (former.grabber, former.stalled, former.progressed);
-        let silent_since =
-            self.grabbers.get(owner).map(|grabber| grabber.last_heard).unwrap_or(progressed);
-        let (reason, since) =
-            if stalled { ("stalled", progressed) } else { ("not heard from", silent_since) };
+        let (owner, stalled) = (former.grabber, former.stalled);
+        let (reason, since) = if stalled {
+            ("stalled", former.progressed)
+        } else {
+            // An idle owner beats slowly: its silence cannot be older than its reservation.
+            let heard = self.grabbers.get(owner).map(|grabber| grabber.last_heard);
+            ("not heard from", heard.unwrap_or(former.started).max(former.started))
+        };
         let after = now.since(since);
-        self.counters.taken_over(after);
-        let (from, to) = (self.grabbers.name(owner), self.grabbers.name(to));
-        self.fail_reservation(
-            id,
-            &format!("{from} was {reason} for {} ms", after.as_millis()),
-            true,
-            now,
-        );
-        self.event(Event::TakenOver { message: id, from, to, reason, after });
+        let from = self.grabbers.name(owner);
+        let words = format!("{from} was {reason} for {} ms", after.as_millis());
+        // A stalled module hangs on this message, whatever its link does; only silence may have been the link's.
+        self.fail_reservation(id, &words, !stalled, now);
+        if let Some(to) = to {
+            self.counters.taken_over(after);
+            let to = self.grabbers.name(to);
+            self.event(Event::TakenOver { message: id, from, to, reason, after });
+        }
     }
 
     fn reserve(&mut self, id: MessageId, key: GrabberKey, now: Moment) {
@@ -152,6 +203,7 @@ impl Pool {
         grabber.holding.insert(id);
         let name = grabber.name.clone();
         entry.attempts = entry.attempts.saturating_add(1);
+        entry.recovered = false;
         let attempt = entry.attempts;
         // In upstream custody a crash of ours leaves the message with the sender: only suspects need a durable count.
         let charge = matches!(entry.custody, Custody::Hook) || entry.suspect;
@@ -174,7 +226,7 @@ impl Pool {
         if charge {
             self.store(id, Change::Charge { attempts: attempt });
         } else {
-            self.send_assignment(id);
+            self.send_assignment(id, now);
         }
     }
 
@@ -188,16 +240,19 @@ impl Pool {
         match charging {
             Some(reservation) => {
                 reservation.phase = Phase::Assigning;
-                self.send_assignment(id);
+                (reservation.started, reservation.progressed) = (now, now);
+                self.send_assignment(id, now);
             }
             // The reservation ended meanwhile.
             None => self.return_to_pool(id, now),
         }
     }
 
-    fn send_assignment(&mut self, id: MessageId) {
+    fn send_assignment(&mut self, id: MessageId, now: Moment) {
         let Some(entry) = self.messages.get(&id) else { return };
         let Some(r) = entry.reservation() else { return };
+        // A worker that grants no stream must not keep the message.
+        self.timers.set(Timer::Reservation(id), now + r.silence);
         self.effects.push_back(Effect::Assign(Assignment {
             session: r.session,
             message: id,
@@ -209,28 +264,54 @@ impl Pool {
         }));
     }
 
-    /// Ends a reservation without a verdict and tells its owner to stop. With `give_back` the attempt does not count.
-    /// The message is then in no queue: the caller puts it where it belongs.
-    pub(super) fn end_reservation(&mut self, id: MessageId, reason: &str, give_back: bool) {
-        let Some(entry) = self.messages.get_mut(&id) else { return };
-        let State::Reserved(reservation) = &entry.state else { return };
-        let (session, fence, grabber) =
-            (reservation.session, reservation.fence, reservation.grabber);
-        let told = reservation.phase != Phase::Charging;
-        entry.state = State::Marked;
-        if give_back {
-            entry.attempts = entry.attempts.saturating_sub(1);
-            entry.returns = entry.returns.saturating_add(1);
-        }
-        self.forget_reservation(id, grabber);
+    /// Ends a reservation without a verdict and tells its owner to stop. The message is then in no queue: the caller
+    /// puts it where it belongs.
+    pub(super) fn end_reservation(&mut self, id: MessageId, reason: &str, blame: Blame) {
+        let Some((session, fence, told)) = self.take_back(id, blame) else { return };
         if told {
             let frame = HostReservation::Cancel(Cancel { reason: bounded(reason) });
             self.reply(session, id, fence, frame);
         }
     }
 
+    /// As [`Pool::end_reservation`], for an owner that needs no cancel. Gives session, fence, and whether the owner may
+    /// know of the reservation.
+    pub(super) fn take_back(
+        &mut self,
+        id: MessageId,
+        blame: Blame,
+    ) -> Option<(Session, Fence, bool)> {
+        let entry = self.messages.get_mut(&id)?;
+        let State::Reserved(reservation) = &entry.state else { return None };
+        let (session, fence, grabber) =
+            (reservation.session, reservation.fence, reservation.grabber);
+        let told = reservation.phase != Phase::Charging;
+        let length = entry.length;
+        entry.state = State::Marked;
+        if blame != Blame::Message {
+            entry.attempts = entry.attempts.saturating_sub(1);
+        }
+        if blame == Blame::Worker {
+            entry.returns = entry.returns.saturating_add(1);
+        }
+        self.forget_reservation(id, grabber);
+        if !told {
+            self.take_back_credit(session, length);
+        }
+        Some((session, fence, told))
+    }
+
+    /// An assignment never left, so the worker cannot know that its credit was used.
+    pub(super) fn take_back_credit(&mut self, session: Session, length: u64) {
+        let Some(key) = self.grabbers.by_session(session) else { return };
+        if let Some(grabber) = self.grabbers.get_mut(key) {
+            grabber.given.messages = grabber.given.messages.saturating_sub(1);
+            grabber.given.bytes = grabber.given.bytes.saturating_sub(length);
+        }
+    }
+
     /// Ends a reservation whose message may be to blame: the attempt counts and the message is a suspect. With
-    /// `until_return` it is given back when the same incarnation links again.
+    /// `until_return` it is given back when the same incarnation is heard of again.
     pub(super) fn fail_reservation(
         &mut self,
         id: MessageId,
@@ -238,12 +319,26 @@ impl Pool {
         until_return: bool,
         now: Moment,
     ) {
+        self.note_failure(id, reason, until_return);
+        self.end_reservation(id, reason, Blame::Message);
+        self.return_to_pool(id, now);
+    }
+
+    /// As [`Pool::fail_reservation`], for an owner that needs no cancel since it gave the message back itself.
+    pub(super) fn fail_reservation_quietly(&mut self, id: MessageId, reason: &str, now: Moment) {
+        self.note_failure(id, reason, false);
+        self.take_back(id, Blame::Message);
+        self.return_to_pool(id, now);
+    }
+
+    /// Notes against a reserved message that its owner came to nothing with it.
+    pub(super) fn note_failure(&mut self, id: MessageId, reason: &str, until_return: bool) {
         let Some(entry) = self.messages.get_mut(&id) else { return };
         let State::Reserved(reservation) = &entry.state else { return };
         let (grabber, incarnation) = (reservation.grabber, reservation.incarnation);
         entry.suspect = true;
         let attempt = entry.attempts;
-        entry.add_reason(format!("attempt {attempt}: {reason}"));
+        entry.add_reason(bounded(format!("attempt {attempt}: {reason}")));
         let history = entry.history();
         if !history.failed_with.contains(&grabber) {
             history.failed_with.push(grabber);
@@ -254,8 +349,6 @@ impl Pool {
                 owner.charged.insert(id);
             }
         }
-        self.end_reservation(id, reason, false);
-        self.return_to_pool(id, now);
     }
 
     /// Takes a reservation out of every table but the message's own.
@@ -265,8 +358,8 @@ impl Pool {
         self.suspects_out.remove(&id);
         if let Some(owner) = self.grabbers.get_mut(grabber) {
             owner.holding.remove(&id);
+            // One that is silent stays so until it is heard: it would only lose the next message too.
             if owner.holding.is_empty() {
-                owner.silent = false;
                 self.timers.clear(Timer::Silent(grabber));
             }
         }
@@ -278,17 +371,18 @@ impl Pool {
         (r.started, r.progressed) = (now, now);
         let grabber = r.grabber;
         self.set_reservation_timer(id);
-        let alone = self.held_by(grabber).filter(|held| *held != id).all(|held| {
-            !self
-                .messages
-                .get(&held)
-                .and_then(|entry| entry.reservation())
-                .is_some_and(Reservation::is_working)
-        });
         // Until now it beat slowly, if at all.
-        if alone {
+        if !self.works_on(grabber, Some(id)) {
             self.timers.set(Timer::Silent(grabber), now + self.config.beat * BEATS_MISSED_MAX);
         }
+    }
+
+    /// Whether a grabber has any message, but for one, that it knows of.
+    pub(super) fn works_on(&self, key: GrabberKey, but: Option<MessageId>) -> bool {
+        self.held_by(key).filter(|id| Some(*id) != but).any(|id| {
+            let reservation = self.messages.get(&id).and_then(|entry| entry.reservation());
+            reservation.is_some_and(Reservation::is_working)
+        })
     }
 
     pub(super) fn set_reservation_timer(&mut self, id: MessageId) {
@@ -303,7 +397,10 @@ impl Pool {
     pub(super) fn on_reservation_timeout(&mut self, id: MessageId, now: Moment) {
         let time_max = self.config.reservation_time_max;
         let Some(r) = self.messages.get_mut(&id).and_then(Entry::reservation_mut) else { return };
-        if now >= r.started + time_max {
+        if !r.is_working() {
+            self.end_reservation(id, "it could not be sent in time", Blame::Worker);
+            self.return_later(id, now);
+        } else if now >= r.started + time_max {
             let reason = format!("not processed within {} s", time_max.as_secs());
             self.fail_reservation(id, &reason, false, now);
         } else if now >= r.progressed + r.silence {
@@ -314,6 +411,11 @@ impl Pool {
             self.set_reservation_timer(id);
         }
     }
+}
+
+/// Whether a grabber may have a message: its mailbox's needs, and its length.
+fn fits(entry: &Entry, grabber: &Grabber) -> bool {
+    grabber.serves(entry.mailbox) && grabber.has_room_for(entry.length)
 }
 
 impl Reservation {

@@ -84,11 +84,7 @@ pub enum Effect {
     Answer { message: MessageId, answer: Answer },
     /// Upstream custody: the bytes in memory are no longer needed. `attempts` is what stays counted against their
     /// digest, durably, should the sender bring them again; zero clears it.
-    Forget {
-        message: MessageId,
-        mailbox: MailboxIndex,
-        attempts: u8,
-    },
+    Forget { message: MessageId, mailbox: MailboxIndex, attempts: u8 },
     /// A store failed: take in nothing more until an operator has looked.
     StopIntake { reason: String },
     /// Something for the log, the counters and the status.
@@ -114,6 +110,8 @@ pub enum Assigned {
     Sent { digest: Digest },
     /// The message's file cannot be read: it was set aside as corrupted and is no longer the pool's.
     Corrupted { reason: String },
+    /// The disk did not give the message this time; it is where it was, and nothing was sent.
+    Unreadable { reason: String },
     /// The link is gone.
     LinkLost,
 }
@@ -270,6 +268,7 @@ pub enum Event {
     ReleasedUnprocessed {
         message: MessageId,
     },
+    /// The oldest message that waits in a mailbox has waited for longer than `warn_after`; told once in that time.
     Aged {
         message: MessageId,
         age: Duration,

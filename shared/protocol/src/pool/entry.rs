@@ -23,6 +23,12 @@ pub(super) struct Entry {
     pub(super) returns: u16,
     /// A worker was lost or gave no answer while it had this message.
     pub(super) suspect: bool,
+    /// Found at the start with attempts, the last of which a former run of the hook may have cut short itself.
+    pub(super) recovered: bool,
+    /// An operator put it back: it leaves by a verdict only, however long that takes.
+    pub(super) requeued: bool,
+    /// Stores that failed one after the other.
+    pub(super) stores_failed: u8,
     /// The store under way: at most one, so that changes to one file never overtake each other.
     pub(super) storing: Option<Token>,
     pub(super) state: State,
@@ -75,6 +81,8 @@ pub(super) struct Settling {
     pub(super) next: Next,
     /// Who is told that the verdict counts.
     pub(super) acknowledge: Option<Acknowledge>,
+    /// What is gone on with should the store fail, for a message whose recipients have been served.
+    pub(super) prior: Option<Box<Releasing>>,
 }
 
 #[derive(Debug)]
@@ -86,8 +94,8 @@ pub(super) struct Acknowledge {
 
 #[derive(Debug)]
 pub(super) enum Next {
-    /// Hand it on.
-    Release(Box<Releasing>),
+    /// Hand it on; `unprocessed` by the administrator's rule.
+    Release { releasing: Box<Releasing>, unprocessed: bool },
     /// Upstream custody has become the hook's: say yes, and back to the pool.
     AdoptedMarked,
     /// Set aside durably; say yes if somebody waits.
@@ -105,11 +113,17 @@ pub(super) struct Releasing {
     pub(super) loaded: bool,
     /// To be served still.
     pub(super) pending: Vec<u16>,
-    /// What the others got, and which of that is not stored yet.
+    /// What the others got, in the order of its coming; how many of that are stored, and how many will be when the
+    /// store under way completes.
     pub(super) results: Vec<RecipientResult>,
-    pub(super) unrecorded: Vec<RecipientResult>,
-    /// The sender has been told of those who were refused.
-    pub(super) bounced: bool,
+    pub(super) recorded: usize,
+    pub(super) recording: usize,
+    /// How many of the refused the sender has been told of.
+    pub(super) bounced: usize,
+    /// Since when the way out is tried; unknown for what a start found on disk.
+    pub(super) started: Option<Moment>,
+    /// The next hop's last words to those who are still pending.
+    pub(super) last_reply: Option<String>,
     pub(super) end: End,
     pub(super) tries: u32,
     pub(super) step: Step,
@@ -133,8 +147,8 @@ pub(super) enum Step {
     Sending(Token),
     /// Results are being stored.
     Recording,
-    /// The notice to the sender is being stored.
-    Bouncing,
+    /// The notice to the sender is being stored; with it so many of the refused are told of.
+    Bouncing(usize),
     /// The file is being removed.
     Removing,
 }
@@ -145,7 +159,7 @@ pub(super) struct History {
     pub(super) reasons: Vec<String>,
     /// Attempts that are given back when the same incarnation links again.
     pub(super) charges: Vec<Charge>,
-    /// Grabbers that failed with it, to be avoided where there is a choice.
+    /// Grabbers that failed with it, each once, to be avoided where there is a choice.
     pub(super) failed_with: Vec<GrabberKey>,
 }
 
@@ -199,7 +213,18 @@ impl Entry {
     }
 }
 
-/// A verdict that has been checked, on its way into `Settling`.
+/// Whose fault it is that a reservation ended without a verdict.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Blame {
+    /// Perhaps the message's: the attempt counts.
+    Message,
+    /// The worker's or the link's: the attempt is given back, up to the bound of returns.
+    Worker,
+    /// Ours, or nobody's: it is as if it had not been.
+    Host,
+}
+
+/// A verdict that has arrived whole, under the current fence.
 #[derive(Debug)]
 pub(super) struct Arrived {
     pub(super) message: MessageId,

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use super::effect::MailboxIndex;
 use crate::frame::Credit;
 use crate::id::{Fence, Incarnation, MessageId, Session};
 use crate::limits::{
@@ -21,6 +22,8 @@ pub(super) struct Grabber {
     pub(super) session: Option<Session>,
     /// Capabilities that its certificate was granted *and* its modules provide.
     pub(super) capabilities: BTreeSet<String>,
+    /// Whether they meet the needs, by mailbox.
+    serves: Vec<bool>,
     /// Why it gets nothing: another policy.
     pub(super) barred: Option<String>,
     pub(super) tier: u8,
@@ -35,8 +38,10 @@ pub(super) struct Grabber {
     /// Messages whose attempts are given back when this incarnation links again.
     pub(super) charged: BTreeSet<MessageId>,
     replaced: VecDeque<Incarnation>,
-    settled: VecDeque<(MessageId, Fence)>,
-    pub(super) profile: Option<Profile>,
+    /// By fence, which rises: the first one is the oldest.
+    settled: BTreeMap<Fence, MessageId>,
+    /// The last one, and when it came.
+    pub(super) profile: Option<(Profile, Moment)>,
 }
 
 impl Grabber {
@@ -62,8 +67,20 @@ impl Grabber {
             && self.free() > 0
     }
 
-    pub(super) fn provides(&self, needs: &[String]) -> bool {
-        needs.iter().all(|need| self.capabilities.contains(need))
+    /// Whether it has all capabilities that a mailbox needs.
+    pub(super) fn serves(&self, mailbox: MailboxIndex) -> bool {
+        self.serves.get(usize::from(mailbox.0)).copied().unwrap_or(false)
+    }
+
+    /// What it can do from now on, for mailboxes with these needs.
+    pub(super) fn set_capabilities<'a>(
+        &mut self,
+        capabilities: BTreeSet<String>,
+        needs: impl Iterator<Item = &'a [String]>,
+    ) {
+        self.serves =
+            needs.map(|needs| needs.iter().all(|need| capabilities.contains(need))).collect();
+        self.capabilities = capabilities;
     }
 
     pub(super) fn was_replaced(&self, incarnation: Incarnation) -> bool {
@@ -84,19 +101,19 @@ impl Grabber {
 
     /// Remembers that a verdict counts, so that the same one arriving again is answered and not applied.
     pub(super) fn remember(&mut self, message: MessageId, fence: Fence) {
-        self.settled.push_back((message, fence));
+        self.settled.insert(fence, message);
         if self.settled.len() > SETTLED_REMEMBERED_MAX {
-            self.settled.pop_front();
+            self.settled.pop_first();
         }
     }
 
     pub(super) fn remembers(&self, message: MessageId, fence: Fence) -> bool {
-        self.settled.contains(&(message, fence))
+        self.settled.get(&fence) == Some(&message)
     }
 
     /// A hello that no longer asks about a settled message has acknowledged it.
     pub(super) fn keep_remembered(&mut self, asked: &BTreeSet<(MessageId, Fence)>) {
-        self.settled.retain(|pair| asked.contains(pair));
+        self.settled.retain(|fence, message| asked.contains(&(*message, *fence)));
     }
 }
 
@@ -170,6 +187,7 @@ impl Grabbers {
                 incarnation,
                 session: None,
                 capabilities: BTreeSet::new(),
+                serves: Vec::new(),
                 barred: None,
                 tier: 0,
                 wanted: Credit::default(),
@@ -180,7 +198,7 @@ impl Grabbers {
                 holding: BTreeSet::new(),
                 charged: BTreeSet::new(),
                 replaced: VecDeque::new(),
-                settled: VecDeque::new(),
+                settled: BTreeMap::new(),
                 profile: None,
             },
         );

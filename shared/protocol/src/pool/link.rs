@@ -1,10 +1,9 @@
 //! Links: who is there, who is silent, who came back.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use super::effect::{Effect, Event};
-use super::entry::{Charge, State};
+use super::entry::{Blame, Charge, State};
 use super::grabbers::{Grabber, GrabberKey};
 use super::{Pool, Timer};
 use crate::frame::{
@@ -70,8 +69,10 @@ impl Pool {
         });
         if let Some(grabber) = self.grabbers.get_mut(key) {
             let granted: BTreeSet<String> = peer.grants.into_iter().collect();
-            grabber.capabilities =
+            let both =
                 hello.provides.iter().filter(|need| granted.contains(*need)).cloned().collect();
+            let needs = self.config.mailboxes.iter().map(|mailbox| mailbox.needs.as_slice());
+            grabber.set_capabilities(both, needs);
             grabber.barred.clone_from(&barred);
             grabber.tier = hello.tier;
             (grabber.wanted, grabber.given) = (Credit::default(), Credit::default());
@@ -109,7 +110,7 @@ impl Pool {
             WorkerControl::Want(credit) => self.on_want(session, key, credit, now),
             WorkerControl::Recall(credit) => self.on_recall(session, key, credit),
             WorkerControl::Beat(_) => self.assign(now),
-            WorkerControl::Profile(profile) => self.on_profile(session, key, profile),
+            WorkerControl::Profile(profile) => self.on_profile(session, key, profile, now),
             WorkerControl::Hint(hint) => self.on_hint(&hint, now),
             WorkerControl::Draining(_) => {
                 if let Some(grabber) = self.grabbers.get_mut(key) {
@@ -136,8 +137,9 @@ impl Pool {
             })
             .collect();
         for id in unsent {
-            self.end_reservation(id, "the link was lost before the message was sent", true);
-            self.return_to_pool(id, now);
+            let reason = "the link was lost before the message was sent";
+            self.end_reservation(id, reason, Blame::Worker);
+            self.return_later(id, now);
         }
         self.assign(now);
     }
@@ -147,18 +149,23 @@ impl Pool {
         let beats = self.config.beat * BEATS_MISSED_MAX;
         let Some(grabber) = self.grabbers.get_mut(key) else { return };
         grabber.last_heard = now;
+        let (was_silent, incarnation) = (grabber.silent, grabber.incarnation);
         grabber.silent = false;
         if grabber.holding.is_empty() {
             self.timers.clear(Timer::Silent(key));
         } else {
             self.timers.set(Timer::Silent(key), now + beats);
         }
+        if was_silent {
+            self.give_back(key, incarnation);
+        }
     }
 
     /// Three beats were missed: what it holds is contestable.
-    pub(super) fn on_silent(&mut self, key: GrabberKey, _now: Moment) {
-        if let Some(grabber) = self.grabbers.get_mut(key)
-            && !grabber.holding.is_empty()
+    pub(super) fn on_silent(&mut self, key: GrabberKey) {
+        // Of a message that has not been sent yet it cannot know, so it need not beat for it.
+        if self.works_on(key, None)
+            && let Some(grabber) = self.grabbers.get_mut(key)
         {
             grabber.silent = true;
         }
@@ -173,7 +180,7 @@ impl Pool {
         let beats = self.config.beat * BEATS_MISSED_MAX;
         let mut holding = Vec::new();
         for (key, grabber) in self.grabbers.iter_mut() {
-            if grabber.session.is_some() && !grabber.holding.is_empty() && !grabber.silent {
+            if !grabber.holding.is_empty() && !grabber.silent {
                 grabber.last_heard = now;
                 holding.push(key);
             }
@@ -189,12 +196,13 @@ impl Pool {
         if sessions.is_empty() {
             return;
         }
-        let peers: Vec<(GrabberKey, PeerProfile)> = self
+        let mut peers: Vec<(GrabberKey, PeerProfile)> = self
             .grabbers
             .iter()
             .filter_map(|(key, grabber)| Some((key, peer_profile(grabber, now)?)))
             .take(PEERS_MAX)
             .collect();
+        shorten(&mut peers);
         for (session, key) in sessions {
             let others: Vec<PeerProfile> = peers
                 .iter()
@@ -219,6 +227,10 @@ impl Pool {
     }
 
     pub(super) fn misbehaved(&mut self, session: Session, key: GrabberKey, reason: &str) {
+        if let Some(grabber) = self.grabbers.get_mut(key) {
+            // Its link is about to be closed.
+            grabber.draining = true;
+        }
         let grabber = self.grabbers.name(key);
         self.event(Event::Misbehaved { grabber, reason: reason.to_owned() });
         self.refuse(session, RefusedCode::Misbehaved, reason.to_owned());
@@ -245,7 +257,13 @@ impl Pool {
         if anew {
             let held: Vec<MessageId> = self.held_by(key).collect();
             for id in held {
-                self.fail_reservation(id, "the worker started anew", false, now);
+                let reservation = self.messages.get(&id).and_then(|entry| entry.reservation());
+                if reservation.is_some_and(|r| r.is_working()) {
+                    self.fail_reservation(id, "the worker started anew", false, now);
+                } else {
+                    self.end_reservation(id, "the worker started anew", Blame::Host);
+                    self.return_to_pool(id, now);
+                }
             }
             // Whom an ended incarnation was charged for is not given back any more.
             if let Some(grabber) = self.grabbers.get_mut(key) {
@@ -270,8 +288,27 @@ impl Pool {
             let before = history.charges.len();
             history.charges.retain(|c| *c != charge);
             let given = u8::try_from(before - history.charges.len()).unwrap_or(u8::MAX);
-            entry.attempts = entry.attempts.saturating_sub(given);
-            entry.returns = entry.returns.saturating_add(u16::from(given));
+            self.give_back_attempts(id, given);
+        }
+    }
+
+    /// The message was not to blame after all. With no attempt left but the one under way it is no suspect either.
+    fn give_back_attempts(&mut self, id: MessageId, given: u8) {
+        let Some(entry) = self.messages.get_mut(&id) else { return };
+        entry.attempts = entry.attempts.saturating_sub(given);
+        entry.returns = entry.returns.saturating_add(u16::from(given));
+        let under_way = u8::from(entry.reservation().is_some());
+        if !entry.suspect || entry.attempts > under_way {
+            return;
+        }
+        let queues = [true, false].map(|suspect| (entry.mailbox, suspect));
+        let place = (entry.since, id);
+        entry.suspect = false;
+        self.suspects_out.remove(&id);
+        if let [Some(true), _] =
+            queues.map(|queue| self.waiting.get_mut(&queue).map(|q| q.remove(&place)))
+        {
+            self.waiting.entry((queues[1].0, false)).or_default().insert(place);
         }
     }
 
@@ -304,8 +341,8 @@ impl Pool {
                 .and_then(|entry| entry.reservation())
                 .is_some_and(|r| r.session == session);
             if !listed {
-                self.end_reservation(id, "the worker no longer has it", true);
-                self.return_to_pool(id, now);
+                self.end_reservation(id, "the worker no longer has it", Blame::Worker);
+                self.return_later(id, now);
             }
         }
         resumed
@@ -330,12 +367,19 @@ impl Pool {
                 r.session = session;
                 ResumeAnswer::Live
             }
-            State::Settling(s)
-                if s.acknowledge
-                    .as_ref()
-                    .is_some_and(|a| a.grabber == key && a.fence == item.fence) =>
-            {
-                ResumeAnswer::Applied
+            // Its answer comes on the stream of the new link, once the verdict is stored or the store has failed.
+            State::Settling(s) => match &mut s.acknowledge {
+                Some(a) if a.grabber == key && a.fence == item.fence => {
+                    a.session = session;
+                    ResumeAnswer::Live
+                }
+                _ => ResumeAnswer::Superseded,
+            },
+            // The hook was away, not the worker: the message is not to blame.
+            State::Marked if entry.recovered && item.fence.epoch < self.epoch => {
+                entry.recovered = false;
+                self.give_back_attempts(item.message, 1);
+                ResumeAnswer::Superseded
             }
             _ => ResumeAnswer::Superseded,
         }
@@ -374,7 +418,7 @@ impl Pool {
         self.control(session, HostControl::Recalled(wanted));
     }
 
-    fn on_profile(&mut self, session: Session, key: GrabberKey, profile: Profile) {
+    fn on_profile(&mut self, session: Session, key: GrabberKey, profile: Profile, now: Moment) {
         let Some(grabber) = self.grabbers.get_mut(key) else { return };
         let own = profile.grabber == grabber.name && profile.incarnation == grabber.incarnation;
         let bounded = profile.modules.len() <= limits::NEEDS_MAX
@@ -386,7 +430,7 @@ impl Pool {
                 "a profile of somebody else or beyond the bounds",
             );
         }
-        grabber.profile = Some(profile);
+        grabber.profile = Some((profile, now));
     }
 
     /// A peer points at a reservation. The host goes by its own clock: a hint only makes it look now.
@@ -405,17 +449,17 @@ impl Pool {
     fn backlog_for(&self, key: GrabberKey, now: Moment) -> Backlog {
         let Some(grabber) = self.grabbers.get(key) else { return Backlog::default() };
         let mut backlog = Backlog::default();
-        for (mailbox, waiting) in &self.waiting {
+        for ((mailbox, _), waiting) in &self.waiting {
             let eligible = self
                 .config
                 .mailboxes
                 .get(usize::from(mailbox.0))
-                .is_some_and(|config| grabber.provides(&config.needs));
+                .is_some_and(|_| grabber.serves(*mailbox));
             if !eligible || waiting.is_empty() {
                 continue;
             }
             backlog.messages += waiting.len() as u64;
-            if let Some(oldest) = waiting.first().and_then(|id| self.messages.get(id)) {
+            if let Some(oldest) = waiting.first().and_then(|(_, id)| self.messages.get(id)) {
                 backlog.oldest_ms = backlog.oldest_ms.max(millis(now.since(oldest.since)));
                 // Counting every message's bytes would cost more than the answer is worth.
                 backlog.bytes += oldest.length.saturating_mul(waiting.len() as u64);
@@ -432,8 +476,30 @@ fn common_version(hello: &Hello) -> Option<u16> {
 }
 
 fn peer_profile(grabber: &Grabber, now: Moment) -> Option<PeerProfile> {
-    let mut profile = grabber.profile.clone()?;
-    let heard: Duration = now.since(grabber.last_heard);
-    profile.last_action_ago_ms = profile.last_action_ago_ms.saturating_add(millis(heard));
-    Some(PeerProfile { profile, linked: grabber.session.is_some(), heard_ago_ms: millis(heard) })
+    let (mut profile, at) = grabber.profile.clone()?;
+    let age = millis(now.since(at));
+    profile.last_action_ago_ms = profile.last_action_ago_ms.saturating_add(age);
+    for holding in &mut profile.holding {
+        holding.progress_ago_ms = holding.progress_ago_ms.saturating_add(age);
+    }
+    let heard_ago_ms = millis(now.since(grabber.last_heard));
+    Some(PeerProfile { profile, linked: grabber.session.is_some(), heard_ago_ms })
+}
+
+/// Keeps a list of peers within one frame: beyond it the modules go, then what is held, then the rest.
+fn shorten(peers: &mut Vec<(GrabberKey, PeerProfile)>) {
+    let mut room = limits::CONTROL_FRAME_BYTES_MAX / 2;
+    let bytes = |peer: &PeerProfile| postcard::to_stdvec(peer).map_or(usize::MAX, |b| b.len());
+    peers.retain_mut(|(_, peer)| {
+        if bytes(peer) > room {
+            peer.profile.modules.clear();
+        }
+        if bytes(peer) > room {
+            peer.profile.holding.clear();
+        }
+        let used = bytes(peer);
+        let fits = used <= room;
+        room = room.saturating_sub(if fits { used } else { 0 });
+        fits
+    });
 }

@@ -24,6 +24,7 @@ mod settle;
 mod status;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
 
 pub use config::{Config, MailboxConfig, WhenUnprocessed};
 pub use effect::{
@@ -41,6 +42,16 @@ use crate::timer::Timers;
 use entry::{Entry, State};
 use grabbers::{GrabberKey, Grabbers};
 
+/// Returns after which a message is in the pool again at once; after each further one it waits twice as long.
+const RETURNS_AT_ONCE: u16 = 3;
+const RETURN_PAUSE: Duration = Duration::from_millis(250);
+const RETURN_PAUSE_MAX: Duration = Duration::from_secs(60);
+/// What workers get after the hook's start to link, before the rule for unprocessed messages counts for those found
+/// on disk.
+const LINKING_TIME: Duration = Duration::from_secs(60);
+/// Shortest time between two warnings about a mailbox: the log is read by people.
+const WARN_AFTER_MIN: Duration = Duration::from_secs(1);
+
 /// What the pool waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Timer {
@@ -56,6 +67,8 @@ enum Timer {
     Repool(MessageId),
     /// When profiles and backlog go to the grabbers.
     Tell,
+    /// When a mailbox's oldest waiting message is looked at for its age.
+    Aged(MailboxIndex),
 }
 
 /// The messages of one host.
@@ -64,8 +77,9 @@ pub struct Pool {
     config: Config,
     epoch: Epoch,
     messages: BTreeMap<MessageId, Entry>,
-    /// In the pool and free, by mailbox; the order of ids is the order of arrival.
-    waiting: BTreeMap<MailboxIndex, BTreeSet<MessageId>>,
+    /// In the pool and free, oldest first, by mailbox; suspects, which are retried one at a time, apart, so that nobody
+    /// waits behind them.
+    waiting: BTreeMap<(MailboxIndex, bool), BTreeSet<(Moment, MessageId)>>,
     /// Due to be released, by mailbox, and how many are under way.
     release_due: BTreeMap<MailboxIndex, BTreeSet<MessageId>>,
     releasing: BTreeMap<MailboxIndex, usize>,
@@ -132,6 +146,11 @@ impl Pool {
         }
         if self.draining && matches!(marked.custody, Custody::Upstream { .. }) {
             self.answer_try_again(id, "shutting down, try again");
+            self.effects.push_back(Effect::Forget {
+                message: id,
+                mailbox: marked.mailbox,
+                attempts: marked.attempts,
+            });
             return;
         }
         self.counters.marked += 1;
@@ -145,10 +164,17 @@ impl Pool {
     pub fn handle_recovered(&mut self, recovered: Recovered, now: Moment) {
         let Recovered { marked, state } = recovered;
         let (id, mailbox) = (marked.id, marked.mailbox);
+        if self.messages.contains_key(&id) {
+            return;
+        }
         match state {
             StoredState::Marked { attempts } => {
                 self.insert(Marked { attempts, ..marked }, State::Marked);
+                if let Some(entry) = self.messages.get_mut(&id) {
+                    entry.recovered = attempts > 0;
+                }
                 self.return_to_pool(id, now);
+                self.give_workers_time(id, now);
             }
             StoredState::Releasing => {
                 self.insert(marked, State::Releasing(Box::default()));
@@ -169,7 +195,7 @@ impl Pool {
         self.counters.marked += 1;
         self.event(Event::Marked { message: id });
         self.insert(marked, State::Marked);
-        self.hold(id, Some(reason.to_owned()), now);
+        self.hold(id, reason.to_owned(), now);
     }
 
     /// The sender of a message in upstream custody is gone without an answer: it keeps the message, so nothing of
@@ -180,7 +206,7 @@ impl Pool {
         };
         match entry.state {
             State::Marked | State::Reserved(_) => {
-                self.end_reservation(id, "the sender has gone", true);
+                self.end_for_sender(id, "the sender has gone");
                 self.drop_message(id);
                 self.assign(now);
             }
@@ -189,7 +215,7 @@ impl Pool {
     }
 
     /// No new work: senders who wait are told to try again, and nothing more is assigned.
-    pub fn handle_drain(&mut self, now: Moment) {
+    pub fn handle_drain(&mut self, _now: Moment) {
         self.draining = true;
         let waiting: Vec<MessageId> = self
             .messages
@@ -203,12 +229,11 @@ impl Pool {
                 .get(&id)
                 .is_some_and(|e| matches!(e.state, State::Marked | State::Reserved(_)));
             if in_hand {
-                self.end_reservation(id, "the host shuts down", true);
+                self.end_for_sender(id, "the host shuts down");
                 self.answer_try_again(id, "shutting down, try again");
                 self.drop_message(id);
             }
         }
-        let _ = now;
     }
 
     /// Whether nothing is being stored or released, so that a draining hook can stop.
@@ -223,12 +248,13 @@ impl Pool {
         self.restart_beats_after_own_absence(now);
         while let Some(timer) = self.timers.pop_due(now) {
             match timer {
-                Timer::Silent(grabber) => self.on_silent(grabber, now),
+                Timer::Silent(grabber) => self.on_silent(grabber),
                 Timer::Reservation(message) => self.on_reservation_timeout(message, now),
                 Timer::Unprocessed(message) => self.on_unprocessed(message, now),
                 Timer::Release(message) => self.on_release_due(message, now),
                 Timer::Repool(message) => self.return_to_pool(message, now),
                 Timer::Tell => self.on_tell(now),
+                Timer::Aged(mailbox) => self.on_aged(mailbox, now),
             }
         }
         self.assign(now);
@@ -244,6 +270,9 @@ impl Pool {
             attempts: marked.attempts,
             returns: 0,
             suspect: marked.attempts > 0,
+            recovered: false,
+            requeued: false,
+            stores_failed: 0,
             storing: None,
             state,
             history: None,
@@ -257,29 +286,80 @@ impl Pool {
         if !matches!(entry.state, State::Marked) || entry.storing.is_some() {
             return; // `handle_stored` puts it there.
         }
-        self.waiting.entry(entry.mailbox).or_default().insert(id);
+        let (since, mailbox, requeued) = (entry.since, entry.mailbox, entry.requeued);
+        self.waiting.entry((mailbox, entry.suspect)).or_default().insert((since, id));
         let deadline = match entry.custody {
             Custody::Upstream { answer_by } => Some(answer_by),
-            Custody::Hook => {
-                let since = entry.since;
-                self.mailbox(id).and_then(|mailbox| match mailbox.when_unprocessed {
-                    WhenUnprocessed::Hold { after }
-                    | WhenUnprocessed::ReleaseUnscanned { after } => Some((since + after).max(now)),
-                    WhenUnprocessed::Wait | WhenUnprocessed::TempFail => None,
-                })
-            }
+            Custody::Hook => self.mailbox(id).and_then(|config| match config.when_unprocessed {
+                // Without `after` the rule is for the sender's custody; and what an operator put back waits.
+                WhenUnprocessed::Hold { after } | WhenUnprocessed::ReleaseUnscanned { after } => {
+                    (!requeued && !after.is_zero()).then(|| (since + after).max(now))
+                }
+                WhenUnprocessed::Wait | WhenUnprocessed::TempFail => None,
+            }),
         };
         if let Some(at) = deadline {
             self.timers.set(Timer::Unprocessed(id), at);
         }
+        self.watch_age(mailbox, since, now);
+    }
+
+    /// Puts a message that was given back into the pool: at once the first times, so that others take it, and then
+    /// ever later, so that a worker that cannot but keeps asking does not use up its returns within a moment.
+    fn return_later(&mut self, id: MessageId, now: Moment) {
+        let returns = self.messages.get(&id).map_or(0, |entry| entry.returns);
+        match returns.checked_sub(RETURNS_AT_ONCE + 1) {
+            None => self.return_to_pool(id, now),
+            Some(more) => {
+                let pause = (RETURN_PAUSE * (1 << more.min(16))).min(RETURN_PAUSE_MAX);
+                self.timers.set(Timer::Repool(id), now + pause);
+            }
+        }
+    }
+
+    /// A hook that starts must not take its own absence for that of its workers.
+    fn give_workers_time(&mut self, id: MessageId, now: Moment) {
+        if let Some(at) = self.timers.get(Timer::Unprocessed(id)) {
+            self.timers.set(Timer::Unprocessed(id), at.max(now + LINKING_TIME));
+        }
+    }
+
+    /// Looks at a mailbox's age when this message will have waited too long, unless that is to happen sooner anyway.
+    fn watch_age(&mut self, mailbox: MailboxIndex, since: Moment, now: Moment) {
+        let timer = Timer::Aged(mailbox);
+        if let Some(config) = self.config.mailboxes.get(usize::from(mailbox.0))
+            && self.timers.get(timer).is_none()
+        {
+            self.timers.set(timer, (since + config.warn_after).max(now));
+        }
+    }
+
+    /// One warning for each mailbox in each `warn_after`, whether any worker is linked or not.
+    fn on_aged(&mut self, mailbox: MailboxIndex, now: Moment) {
+        let Some(config) = self.config.mailboxes.get(usize::from(mailbox.0)) else { return };
+        let warn_after = config.warn_after.max(WARN_AFTER_MIN);
+        let Some((since, id)) = self.oldest_waiting(mailbox) else { return };
+        let age = now.since(since);
+        let next = if age >= warn_after {
+            self.event(Event::Aged { message: id, age });
+            now + warn_after
+        } else {
+            since + warn_after
+        };
+        self.timers.set(Timer::Aged(mailbox), next);
+    }
+
+    fn oldest_waiting(&self, mailbox: MailboxIndex) -> Option<(Moment, MessageId)> {
+        let queues = [false, true].map(|suspects| self.waiting.get(&(mailbox, suspects)));
+        queues.into_iter().flatten().filter_map(|queue| queue.first().copied()).min()
     }
 
     /// Takes a message out of the pool's queue, for something that is about to happen to it.
     fn take_from_pool(&mut self, id: MessageId) {
         if let Some(entry) = self.messages.get(&id)
-            && let Some(waiting) = self.waiting.get_mut(&entry.mailbox)
+            && let Some(waiting) = self.waiting.get_mut(&(entry.mailbox, entry.suspect))
         {
-            waiting.remove(&id);
+            waiting.remove(&(entry.since, id));
         }
     }
 
@@ -305,7 +385,11 @@ impl Pool {
         self.suspects_out.remove(&id);
         if let Some(entry) = self.messages.remove(&id) {
             if entry.is_upstream() {
-                self.effects.push_back(Effect::Forget { message: id, mailbox: entry.mailbox, attempts });
+                self.effects.push_back(Effect::Forget {
+                    message: id,
+                    mailbox: entry.mailbox,
+                    attempts,
+                });
             }
             if let Some(token) = entry.storing {
                 self.tokens.remove(&token);
@@ -379,6 +463,8 @@ impl Pool {
     }
 
     fn set_tell_timer(&mut self, now: Moment) {
-        self.timers.set(Timer::Tell, now + PROFILE_EVERY);
+        if self.timers.get(Timer::Tell).is_none() {
+            self.timers.set(Timer::Tell, now + PROFILE_EVERY);
+        }
     }
 }

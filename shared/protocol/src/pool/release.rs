@@ -27,7 +27,7 @@ impl Pool {
         } else {
             self.timers.clear(Timer::Unprocessed(id));
         }
-        entry.state = State::Releasing(releasing);
+        entry.state = State::Releasing(Box::new(Releasing { started: Some(now), ..*releasing }));
         self.release_due.entry(mailbox).or_default().insert(id);
         self.release_next(mailbox, now);
     }
@@ -101,11 +101,23 @@ impl Pool {
                     for result in results {
                         releasing.merge(result);
                     }
-                    releasing.unrecorded.clear();
+                    releasing.recorded = releasing.results.len();
                 }
                 self.release_due.entry(mailbox).or_default().insert(id);
             }
         }
+        self.release_next(mailbox, now);
+    }
+
+    /// As [`Pool::handle_loaded`], where the disk did not give the file this time: it is where it was.
+    pub fn handle_load_failed(&mut self, token: Token, reason: String, now: Moment) {
+        let Some((id, mailbox)) = self.finish_step(token, Step::Loading(token)) else { return };
+        self.event(Event::StoreFailed { message: id, reason });
+        if let Some(releasing) = self.messages.get_mut(&id).and_then(Entry::releasing_mut) {
+            releasing.step = Step::Due;
+        }
+        let pause = self.store_pause(id);
+        self.release_later(id, pause, now);
         self.release_next(mailbox, now);
     }
 
@@ -200,7 +212,7 @@ impl Pool {
         let Some(releasing) = self.messages.get_mut(&id).and_then(Entry::releasing_mut) else {
             return;
         };
-        releasing.unrecorded.clear();
+        releasing.recording = releasing.results.len();
         let results = releasing.results.clone();
         let state = StoredState::Releasing;
         self.store(id, Change::Adopt { state, verdict: None, results, reasons: Vec::new() });
@@ -209,28 +221,28 @@ impl Pool {
     /// A store of a releasing message completed: an adoption, results, a notice, the removal.
     pub(super) fn on_recorded(&mut self, id: MessageId, stored: Stored, now: Moment) {
         let Some(entry) = self.messages.get_mut(&id) else { return };
-        if entry.is_upstream() {
+        let was_upstream = entry.is_upstream();
+        let Some(releasing) = entry.releasing_mut() else { return };
+        releasing.recorded = releasing.recorded.max(releasing.recording);
+        if was_upstream {
+            let idle = releasing.step == Step::Due;
             self.adopt(id);
-            if self
-                .messages
-                .get_mut(&id)
-                .and_then(Entry::releasing_mut)
-                .is_some_and(|r| r.step == Step::Due)
-            {
+            if idle {
                 self.advance_release(id, now);
             }
             return;
         }
-        let Some(releasing) = entry.releasing_mut() else { return };
         let step = std::mem::take(&mut releasing.step);
         match step {
             Step::Removing => {
-                self.counters.released += 1;
+                if releasing.refused().next().is_none() {
+                    self.counters.released += 1;
+                }
                 self.event(Event::Done { message: id });
                 return self.drop_processed(id);
             }
-            Step::Bouncing => {
-                releasing.bounced = true;
+            Step::Bouncing(told) => {
+                releasing.bounced = told;
                 if stored == Stored::Unreturnable {
                     releasing.end = End::Held;
                 }
@@ -245,6 +257,9 @@ impl Pool {
 
     fn start_notice(&mut self, notice: Marked, now: Moment) {
         let (id, mailbox) = (notice.id, notice.mailbox);
+        if self.messages.contains_key(&id) {
+            return;
+        }
         self.counters.notices += 1;
         self.insert(notice, State::Releasing(Box::default()));
         self.release_due.entry(mailbox).or_default().insert(id);
@@ -255,31 +270,35 @@ impl Pool {
     fn advance_release(&mut self, id: MessageId, now: Moment) {
         let lifetime = self.mailbox(id).map(|mailbox| mailbox.queue_lifetime).unwrap_or_default();
         let Some(entry) = self.messages.get_mut(&id) else { return };
-        let expired = now.since(entry.since) >= lifetime;
+        let since = entry.since;
         let Some(releasing) = entry.releasing_mut() else { return };
+        let expired = now.since(releasing.started.unwrap_or(since)) >= lifetime;
         if expired && releasing.tries > 0 {
             releasing.give_up(lifetime);
         }
         let served = releasing.pending.is_empty();
-        let refused: Vec<RecipientResult> = releasing.refused().cloned().collect();
-        if served && refused.is_empty() && releasing.end == End::Done {
+        let refused = releasing.refused().count();
+        if served && refused == 0 && releasing.end == End::Done {
             releasing.step = Step::Removing;
             return self.store(id, Change::Remove);
         }
-        if !releasing.unrecorded.is_empty() {
-            releasing.step = Step::Recording;
-            let results = std::mem::take(&mut releasing.unrecorded);
+        if let Some(results) = releasing.results.get(releasing.recorded..).filter(|r| !r.is_empty())
+        {
+            let results = results.to_vec();
+            (releasing.step, releasing.recording) = (Step::Recording, releasing.results.len());
             return self.store(id, Change::Results { results });
+        }
+        if releasing.bounced < refused {
+            // Its sender is told now, whatever becomes of the others.
+            let results = releasing.refused().skip(releasing.bounced).cloned().collect();
+            releasing.step = Step::Bouncing(refused);
+            return self.store(id, Change::Bounce { results });
         }
         if !served {
             releasing.tries += 1;
             let tries = releasing.tries;
             let pause = self.pause(id, tries);
             return self.release_later(id, pause, now);
-        }
-        if !refused.is_empty() && !releasing.bounced {
-            releasing.step = Step::Bouncing;
-            return self.store(id, Change::Bounce { results: refused });
         }
         match releasing.end {
             End::Done => {
@@ -359,8 +378,9 @@ impl Releasing {
         };
         if is_final {
             self.pending.remove(at);
-            self.results.push(result.clone());
-            self.unrecorded.push(result);
+            self.results.push(result);
+        } else {
+            self.last_reply = Some(result.reply);
         }
     }
 
@@ -370,12 +390,14 @@ impl Releasing {
 
     /// The queue's lifetime is over for those who are left.
     fn give_up(&mut self, lifetime: Duration) {
-        let reply = format!("4.4.7 could not be handed on within {} s", lifetime.as_secs());
+        let mut reply = format!("4.4.7 could not be handed on within {} s", lifetime.as_secs());
+        if let Some(last) = self.last_reply.take() {
+            reply.push_str(&format!("; the last answer was: {last}"));
+        }
+        let reply = bounded(reply);
         for recipient in std::mem::take(&mut self.pending) {
-            let result =
-                RecipientResult { recipient, result: ReleaseResult::Refused, reply: reply.clone() };
-            self.results.push(result.clone());
-            self.unrecorded.push(result);
+            let reply = reply.clone();
+            self.results.push(RecipientResult { recipient, result: ReleaseResult::Refused, reply });
         }
     }
 }

@@ -2,12 +2,24 @@
 
 use super::Pool;
 use super::effect::{Assigned, Event};
-use super::entry::{Acknowledge, Arrived, Entry, Phase, State, refused};
+use super::entry::{Acknowledge, Arrived, Blame, Entry, Phase, State, refused};
 use super::grabbers::GrabberKey;
 use crate::frame::{HostReservation, Progress, Return, ReturnKind, Settled, WorkerReservation};
 use crate::id::{Fence, MessageId, Session};
 use crate::text::bounded;
 use crate::time::Moment;
+
+/// What a grabber's fence for a message is worth.
+#[derive(Debug, PartialEq, Eq)]
+enum Standing {
+    Current,
+    /// Its verdict is being stored.
+    Settling,
+    /// Its verdict counts.
+    Applied,
+    /// Nothing any more, and why.
+    Past(String),
+}
 
 impl Pool {
     /// What the driver learned when it began to send an assignment.
@@ -19,23 +31,52 @@ impl Pool {
         outcome: Assigned,
         now: Moment,
     ) {
-        let Some(entry) = self.messages.get_mut(&id) else { return };
-        let upstream = entry.is_upstream();
-        let current = entry
-            .reservation_mut()
-            .filter(|r| r.fence == fence && r.session == session && r.phase == Phase::Assigning);
-        let Some(reservation) = current else { return };
+        let current =
+            self.messages.get_mut(&id).and_then(Entry::reservation_mut).filter(|r| {
+                r.fence == fence && r.session == session && r.phase == Phase::Assigning
+            });
+        if let (Some(reservation), Assigned::Sent { digest }) = (current, &outcome) {
+            reservation.phase = Phase::Working { digest: *digest };
+            self.start_clocks(id, now);
+        } else {
+            self.on_not_assigned(session, id, fence, outcome, now);
+        }
+        self.assign(now);
+    }
+
+    /// An assignment that did not go out, or for a reservation that has ended meanwhile.
+    fn on_not_assigned(
+        &mut self,
+        session: Session,
+        id: MessageId,
+        fence: Fence,
+        outcome: Assigned,
+        now: Moment,
+    ) {
+        let Some(entry) = self.messages.get(&id) else { return };
+        let (upstream, length) = (entry.is_upstream(), entry.length);
+        let current = entry.reservation().is_some_and(|r| {
+            r.fence == fence && r.session == session && r.phase == Phase::Assigning
+        });
+        if matches!(outcome, Assigned::Corrupted { .. } | Assigned::Unreadable { .. }) {
+            self.take_back_credit(session, length);
+        }
+        if !current {
+            return;
+        }
         match outcome {
-            Assigned::Sent { digest } => {
-                reservation.phase = Phase::Working { digest };
-                self.start_clocks(id, now);
-            }
+            Assigned::Sent { .. } => {}
             Assigned::LinkLost => {
-                self.end_reservation(id, "the link was lost before the message was sent", true);
-                self.return_to_pool(id, now);
+                self.end_reservation(id, "the link was lost", Blame::Worker);
+                self.return_later(id, now);
+            }
+            Assigned::Unreadable { reason } => {
+                self.end_reservation(id, "the message cannot be read now", Blame::Host);
+                self.event(Event::StoreFailed { message: id, reason });
+                self.retry_later(id, now);
             }
             Assigned::Corrupted { reason } => {
-                self.end_reservation(id, "the message's file cannot be read", true);
+                self.end_reservation(id, "the message's file cannot be read", Blame::Host);
                 self.event(Event::Corrupted { message: id, reason });
                 self.counters.corrupted += 1;
                 if upstream {
@@ -47,7 +88,6 @@ impl Pool {
                 self.drop_message(id);
             }
         }
-        self.assign(now);
     }
 
     /// A frame on a reservation's stream. The driver names the stream by the session and what it was opened for.
@@ -71,16 +111,12 @@ impl Pool {
             WorkerReservation::Return(returned) => {
                 self.on_return(session, key, id, fence, returned, now)
             }
-            WorkerReservation::Verdict(verdict) => match self.current(session, key, id, fence) {
-                Ok(()) => {
+            WorkerReservation::Verdict(verdict) => {
+                if self.may_answer(session, key, id, fence) {
                     let acknowledge = Acknowledge { session, grabber: key, fence };
                     self.on_verdict(Arrived { message: id, acknowledge, verdict }, now);
                 }
-                Err(None) => {
-                    self.reply(session, id, fence, HostReservation::Settled(Settled::Applied))
-                }
-                Err(Some(reason)) => self.refuse_verdict(session, key, id, fence, reason),
-            },
+            }
         }
         self.assign(now);
     }
@@ -95,7 +131,7 @@ impl Pool {
         now: Moment,
     ) {
         let Some(key) = self.grabbers.by_session(session) else { return };
-        if self.current(session, key, id, fence).is_ok() {
+        if self.standing(session, key, id, fence) == Standing::Current {
             let reason = bounded(reason);
             let grabber = self.grabbers.name(key);
             self.fail_reservation(id, &format!("{grabber}: {reason}"), false, now);
@@ -104,41 +140,56 @@ impl Pool {
         }
     }
 
-    /// Whether the fence is the current one and the reservation this session's. `Err(None)`: it has been settled
-    /// under this very fence.
-    fn current(
-        &self,
+    /// Whether what a grabber says of a message is to be acted on. If not, it has its answer, or gets it when the store
+    /// under way completes.
+    fn may_answer(
+        &mut self,
         session: Session,
         key: GrabberKey,
         id: MessageId,
         fence: Fence,
-    ) -> Result<(), Option<String>> {
+    ) -> bool {
+        match self.standing(session, key, id, fence) {
+            Standing::Current => return true,
+            Standing::Settling => {}
+            Standing::Applied => {
+                self.reply(session, id, fence, HostReservation::Settled(Settled::Applied));
+            }
+            Standing::Past(reason) => self.refuse_verdict(session, key, id, fence, reason),
+        }
+        false
+    }
+
+    /// What a fence is worth by now, for this session of this grabber.
+    fn standing(&self, session: Session, key: GrabberKey, id: MessageId, fence: Fence) -> Standing {
         let Some(grabber) = self.grabbers.get(key) else {
-            return Err(Some("no such grabber".to_owned()));
+            return Standing::Past("no such grabber".to_owned());
         };
         if grabber.remembers(id, fence) {
-            return Err(None);
+            return Standing::Applied;
         }
         let Some(entry) = self.messages.get(&id) else {
-            return Err(Some(format!("no message {id} is here")));
+            return Standing::Past(format!("no message {id} is here"));
         };
         match &entry.state {
             State::Reserved(r) if r.fence != fence => {
-                Err(Some(format!("the fence is {} by now, not {fence}", r.fence)))
+                Standing::Past(format!("the fence is {} by now, not {fence}", r.fence))
             }
             State::Reserved(r) if !r.is_bound_to(session, key, grabber.incarnation) => {
-                Err(Some("the reservation is another grabber's or another link's".to_owned()))
+                Standing::Past("the reservation is another grabber's or another link's".to_owned())
             }
             State::Reserved(r) if !r.is_working() => {
-                Err(Some("the message has not been sent yet".to_owned()))
+                Standing::Past("the message has not been sent yet".to_owned())
             }
-            State::Reserved(_) => Ok(()),
+            State::Reserved(_) => Standing::Current,
             State::Settling(s)
-                if s.acknowledge.as_ref().is_some_and(|a| a.fence == fence && a.grabber == key) =>
+                if s.acknowledge.as_ref().is_some_and(|a| {
+                    a.fence == fence && a.grabber == key && a.session == session
+                }) =>
             {
-                Err(None)
+                Standing::Settling
             }
-            _ => Err(Some("the message is not reserved".to_owned())),
+            _ => Standing::Past("the message is not reserved".to_owned()),
         }
     }
 
@@ -151,7 +202,7 @@ impl Pool {
         progress: Progress,
         now: Moment,
     ) {
-        if self.current(session, key, id, fence).is_err() {
+        if self.standing(session, key, id, fence) != Standing::Current {
             return;
         }
         let silence_max = self.config.silence_max;
@@ -175,12 +226,8 @@ impl Pool {
         returned: Return,
         now: Moment,
     ) {
-        match self.current(session, key, id, fence) {
-            Ok(()) => {}
-            Err(None) => {
-                return self.reply(session, id, fence, HostReservation::Settled(Settled::Applied));
-            }
-            Err(Some(reason)) => return self.refuse_verdict(session, key, id, fence, reason),
+        if !self.may_answer(session, key, id, fence) {
+            return;
         }
         let grabber = self.grabbers.name(key);
         let reason = bounded(returned.reason);
@@ -189,38 +236,18 @@ impl Pool {
                 self.fail_reservation_quietly(id, &format!("{grabber}: {reason}"), now)
             }
             ReturnKind::HandBack | ReturnKind::Unavailable | ReturnKind::Partial => {
-                if let Some(entry) = self.messages.get_mut(&id) {
-                    entry.attempts = entry.attempts.saturating_sub(1);
-                    entry.returns = entry.returns.saturating_add(1);
-                    if entry.returns >= self.config.returns_max {
-                        entry.add_reason(format!(
-                            "given back {} times, last by {grabber}: {reason}",
-                            entry.returns
-                        ));
-                    }
-                    entry.state = State::Marked;
+                self.take_back(id, Blame::Worker);
+                if let Some(entry) = self.messages.get_mut(&id)
+                    && entry.returns >= self.config.returns_max
+                {
+                    entry.add_reason(bounded(format!("last given back by {grabber}: {reason}")));
                 }
-                self.forget_reservation(id, key);
-                self.return_to_pool(id, now);
+                self.return_later(id, now);
             }
         }
         self.counters.returned += 1;
         self.event(Event::Returned { message: id, grabber, reason });
         self.reply(session, id, fence, HostReservation::Settled(Settled::Applied));
-    }
-
-    /// As [`Pool::fail_reservation`], for an owner that needs no cancel since it gave the message back itself.
-    pub(super) fn fail_reservation_quietly(&mut self, id: MessageId, reason: &str, now: Moment) {
-        let Some(entry) = self.messages.get_mut(&id) else { return };
-        let State::Reserved(reservation) = &entry.state else { return };
-        let grabber = reservation.grabber;
-        entry.suspect = true;
-        let attempt = entry.attempts;
-        entry.add_reason(format!("attempt {attempt}: {reason}"));
-        entry.history().failed_with.push(grabber);
-        entry.state = State::Marked;
-        self.forget_reservation(id, grabber);
-        self.return_to_pool(id, now);
     }
 
     pub(super) fn refuse_verdict(

@@ -3,9 +3,11 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use gantry_mail::check_edits;
+
 use super::effect::{Answer, Change, Custody, Effect, Event, Stored, StoredState};
 use super::entry::{
-    Acknowledge, Arrived, End, Entry, Next, Phase, Releasing, Settling, State, Step, refused,
+    Acknowledge, Arrived, Blame, End, Entry, Next, Phase, Releasing, Settling, State, Step, refused,
 };
 use super::{Pool, Timer, WhenUnprocessed};
 use crate::frame::{HostReservation, Settled};
@@ -15,8 +17,10 @@ use crate::text::bounded;
 use crate::time::Moment;
 use crate::verdict::{Body, Disposition, Group, Outcome, Verdict};
 
-/// How long a message whose store failed stays out of the queue: the disk needs somebody's help, not our haste.
+/// How long a message whose store failed stays out of the queue, twice as long after each further failure: the disk
+/// needs somebody's help, not our haste.
 const STORE_RETRY: Duration = Duration::from_secs(1);
+const STORE_RETRY_MAX: Duration = Duration::from_secs(60);
 /// How soon a deadline that meets a store under way looks again.
 const BUSY_RETRY: Duration = Duration::from_millis(50);
 
@@ -42,7 +46,7 @@ impl Plan {
                     End::Done
                 }
                 Disposition::Refuse { code, enhanced, text } if sender_waits && all_refused => {
-                    let (code, enhanced, text) = (*code, enhanced.clone(), text.clone());
+                    let (code, enhanced, text) = (*code, enhanced.clone(), bounded(text.as_str()));
                     plan.refusal.get_or_insert(Answer::Refused { code, enhanced, text });
                     End::Done
                 }
@@ -73,9 +77,6 @@ impl Pool {
             return self.refuse_verdict(session, key, id, fence, reason);
         }
         self.forget_reservation(id, key);
-        self.counters.settled += 1;
-        let grabber = self.grabbers.name(key);
-        self.event(Event::Settled { message: id, grabber });
         let Some(entry) = self.messages.get_mut(&id) else { return };
         let upstream = entry.is_upstream();
         entry.state = State::Marked;
@@ -96,7 +97,7 @@ impl Pool {
             };
             return self.settle(
                 id,
-                Next::Release(Box::new(releasing)),
+                Next::Release { releasing: Box::new(releasing), unprocessed: false },
                 Some(acknowledge),
                 Change::Settle { verdict },
             );
@@ -113,18 +114,21 @@ impl Pool {
         self.settle(id, Next::Removed { prior: None }, Some(acknowledge), Change::Remove);
     }
 
-    /// Sets a message aside whose attempts are used up, or for the reason given.
-    pub(super) fn hold(&mut self, id: MessageId, reason: Option<String>, now: Moment) {
-        if self.messages.get(&id).is_some_and(|entry| entry.reservation().is_some()) {
-            self.fail_reservation(id, "its attempts are used up", true, now);
-        }
+    /// Sets a message aside whose attempts are used up.
+    pub(super) fn hold_used_up(&mut self, id: MessageId, now: Moment) {
+        let Some(entry) = self.messages.get(&id) else { return };
+        let reason = if entry.attempts >= self.config.attempts_max {
+            format!("{} attempts came to nothing", entry.attempts)
+        } else {
+            format!("it was given back {} times", entry.returns)
+        };
+        self.hold(id, reason, now);
+    }
+
+    /// Sets a message aside that is in the pool.
+    pub(super) fn hold(&mut self, id: MessageId, reason: String, _now: Moment) {
         let Some(entry) = self.messages.get_mut(&id) else { return };
-        if entry.storing.is_some() {
-            return; // Comes back through `return_to_pool`.
-        }
-        if let Some(reason) = reason {
-            entry.add_reason(bounded(reason));
-        }
+        entry.add_reason(bounded(reason));
         let reasons = entry.reasons();
         self.set_aside(id, StoredState::Held, None, reasons, None);
     }
@@ -158,7 +162,11 @@ impl Pool {
     ) {
         self.take_from_pool(id);
         if let Some(entry) = self.messages.get_mut(&id) {
-            entry.state = State::Settling(Box::new(Settling { next, acknowledge }));
+            let prior = match std::mem::replace(&mut entry.state, State::Marked) {
+                State::Releasing(releasing) => Some(releasing),
+                _ => None,
+            };
+            entry.state = State::Settling(Box::new(Settling { next, acknowledge, prior }));
         }
         self.store(id, change);
     }
@@ -174,6 +182,7 @@ impl Pool {
         if let Stored::Failed { reason } = stored {
             self.on_store_failed(id, reason, now);
         } else {
+            entry.stores_failed = 0;
             match &entry.state {
                 State::Marked | State::Reserved(_) => self.on_charged(id, now),
                 State::Settling(_) => self.on_settled(id, now),
@@ -189,13 +198,19 @@ impl Pool {
         let State::Settling(settling) = std::mem::replace(&mut entry.state, State::Marked) else {
             return;
         };
-        let Settling { next, acknowledge } = *settling;
+        let Settling { next, acknowledge, .. } = *settling;
         let was_upstream = entry.is_upstream();
         if let Some(acknowledge) = &acknowledge {
             self.acknowledge(acknowledge, id, Settled::Applied);
         }
         match next {
-            Next::Release(releasing) => self.start_releasing(id, releasing, now),
+            Next::Release { releasing, unprocessed } => {
+                if unprocessed {
+                    self.counters.released_unprocessed += 1;
+                    self.event(Event::ReleasedUnprocessed { message: id });
+                }
+                self.start_releasing(id, releasing, now);
+            }
             Next::AdoptedMarked => {
                 self.adopt(id);
                 self.return_to_pool(id, now);
@@ -223,6 +238,8 @@ impl Pool {
                 if let Some(entry) = self.messages.get_mut(&id) {
                     (entry.attempts, entry.returns, entry.suspect, entry.history) =
                         (0, 0, false, None);
+                    // It begins anew, and its age counts from here.
+                    (entry.requeued, entry.since) = (true, now);
                 }
                 self.return_to_pool(id, now);
             }
@@ -247,16 +264,16 @@ impl Pool {
         match std::mem::replace(&mut entry.state, State::Marked) {
             State::Reserved(reservation) => {
                 entry.state = State::Reserved(reservation);
-                self.end_reservation(id, "the attempt could not be counted on disk", true);
+                self.end_reservation(id, "the attempt could not be counted on disk", Blame::Host);
             }
             State::Settling(settling) => {
-                let Settling { next, acknowledge } = *settling;
+                let Settling { next, acknowledge, prior } = *settling;
                 if let Some(acknowledge) = &acknowledge {
-                    self.acknowledge(
-                        acknowledge,
-                        id,
-                        refused(format!("the host could not store it: {reason}")),
-                    );
+                    let answer = refused(format!("the host could not store it: {reason}"));
+                    self.acknowledge(acknowledge, id, answer);
+                }
+                if let Some(releasing) = prior {
+                    return self.release_again(id, releasing, now);
                 }
                 if let Next::Requeued { prior } | Next::Removed { prior: Some(prior) } = next {
                     if let Some(entry) = self.messages.get_mut(&id) {
@@ -269,11 +286,14 @@ impl Pool {
                     return;
                 }
             }
-            State::Releasing(mut releasing) => {
-                releasing.step = Step::Due;
+            State::Releasing(releasing) if upstream => {
+                let under_way = releasing.step != Step::Due;
                 entry.state = State::Releasing(releasing);
-                return self.release_later(id, STORE_RETRY, now);
+                if under_way {
+                    return; // Its results may spare us the store.
+                }
             }
+            State::Releasing(releasing) => return self.release_again(id, releasing, now),
             aside @ (State::Held | State::Quarantined) => return entry.state = aside,
             State::Marked => {}
         }
@@ -282,7 +302,46 @@ impl Pool {
             self.answer_try_again(id, "the message could not be stored, try again");
             return self.drop_message(id);
         }
-        self.timers.set(Timer::Repool(id), now + STORE_RETRY);
+        self.retry_later(id, now);
+    }
+
+    /// Back to the pool when the disk has had some time.
+    pub(super) fn retry_later(&mut self, id: MessageId, now: Moment) {
+        let pause = self.store_pause(id);
+        self.timers.set(Timer::Repool(id), now + pause);
+    }
+
+    /// A store of a message whose recipients are being served failed: what it was to say is said again later.
+    fn release_again(&mut self, id: MessageId, mut releasing: Box<Releasing>, now: Moment) {
+        (releasing.step, releasing.recording) = (Step::Due, 0);
+        if let Some(entry) = self.messages.get_mut(&id) {
+            entry.state = State::Releasing(releasing);
+        }
+        let pause = self.store_pause(id);
+        self.release_later(id, pause, now);
+    }
+
+    pub(super) fn store_pause(&mut self, id: MessageId) -> Duration {
+        let Some(entry) = self.messages.get_mut(&id) else { return STORE_RETRY };
+        let pause = STORE_RETRY * (1 << entry.stores_failed.min(8));
+        entry.stores_failed = entry.stores_failed.saturating_add(1);
+        pause.min(STORE_RETRY_MAX)
+    }
+
+    /// Ends what a message in upstream custody is reserved for, since its sender waits no longer. If its owner was silent
+    /// or stalled, the message may have been to blame, and its content is remembered for that.
+    pub(super) fn end_for_sender(&mut self, id: MessageId, reason: &str) {
+        let reservation = self.messages.get(&id).and_then(|entry| entry.reservation());
+        let doubtful = reservation.filter(|r| r.is_working()).is_some_and(|r| {
+            let owner = self.grabbers.get(r.grabber);
+            r.stalled || owner.is_none_or(|owner| owner.silent || owner.session.is_none())
+        });
+        if doubtful {
+            self.note_failure(id, &format!("{reason} while its worker was silent"), false);
+            self.end_reservation(id, reason, Blame::Message);
+        } else {
+            self.end_reservation(id, reason, Blame::Host);
+        }
     }
 
     /// `answer_within` has passed for a sender who waits, or an administrator's `after` for a message of ours.
@@ -300,8 +359,13 @@ impl Pool {
         if entry.storing.is_some() {
             return self.timers.set(Timer::Unprocessed(id), now + BUSY_RETRY);
         }
-        self.end_reservation(id, "no verdict came in time", true);
+        self.end_for_sender(id, "no verdict came in time");
         self.take_from_pool(id);
+        let Some(entry) = self.messages.get(&id) else { return };
+        if matches!(when, WhenUnprocessed::ReleaseUnscanned { .. }) && self.is_used_up(entry) {
+            // Workers were there, and came to nothing with it: that is another case than the rule's.
+            return self.hold_used_up(id, now);
+        }
         let Some(entry) = self.messages.get_mut(&id) else { return };
         match when {
             WhenUnprocessed::TempFail => {
@@ -327,13 +391,11 @@ impl Pool {
             WhenUnprocessed::ReleaseUnscanned { .. } => {
                 let recipients: Vec<u16> = (0..entry.recipients).collect();
                 let verdict = unprocessed(recipients.clone(), entry.length);
-                self.counters.released_unprocessed += 1;
-                self.event(Event::ReleasedUnprocessed { message: id });
                 let releasing =
                     Releasing { loaded: true, pending: recipients, ..Releasing::default() };
                 self.settle(
                     id,
-                    Next::Release(Box::new(releasing)),
+                    Next::Release { releasing: Box::new(releasing), unprocessed: true },
                     None,
                     Change::Settle { verdict: Box::new(verdict) },
                 );
@@ -342,10 +404,13 @@ impl Pool {
     }
 
     fn acknowledge(&mut self, acknowledge: &Acknowledge, id: MessageId, settled: Settled) {
-        if matches!(settled, Settled::Applied)
-            && let Some(grabber) = self.grabbers.get_mut(acknowledge.grabber)
-        {
-            grabber.remember(id, acknowledge.fence);
+        if matches!(settled, Settled::Applied) {
+            self.counters.settled += 1;
+            let grabber = self.grabbers.name(acknowledge.grabber);
+            self.event(Event::Settled { message: id, grabber });
+            if let Some(grabber) = self.grabbers.get_mut(acknowledge.grabber) {
+                grabber.remember(id, acknowledge.fence);
+            }
         }
         self.reply(acknowledge.session, id, acknowledge.fence, HostReservation::Settled(settled));
     }
@@ -374,6 +439,7 @@ impl Pool {
         }) {
             return Err("this host takes no replaced messages".to_owned());
         }
+        verdict.groups.iter().try_for_each(|group| check_disposition(&group.disposition))?;
         let needs = self.mailbox(id).map(|mailbox| mailbox.needs.as_slice()).unwrap_or_default();
         check_needs(verdict, needs)
     }
@@ -400,6 +466,9 @@ fn check_identity(verdict: &Verdict, length: u64, digest: Digest) -> Result<(), 
 }
 
 fn check_recipients(groups: &[Group], recipients: u16) -> Result<(), String> {
+    if groups.iter().any(|group| group.recipients.is_empty()) {
+        return Err("a group names no recipient".to_owned());
+    }
     let mut named = BTreeSet::new();
     for recipient in groups.iter().flat_map(|group| &group.recipients) {
         if *recipient >= recipients {
@@ -412,6 +481,32 @@ fn check_recipients(groups: &[Group], recipients: u16) -> Result<(), String> {
     match (0..recipients).find(|recipient| !named.contains(recipient)) {
         Some(missing) => Err(format!("recipient {missing} is not named")),
         None => Ok(()),
+    }
+}
+
+/// What a worker writes into a header block or into our reply must fit there.
+fn check_disposition(disposition: &Disposition) -> Result<(), String> {
+    match disposition {
+        Disposition::Deliver { edits, .. } => check_edits(edits).map_err(|e| e.to_string()),
+        Disposition::Refuse { code, enhanced, .. } => {
+            // RFC 3463, 2: class, subject and detail, of one, three and three digits at the most.
+            let mut parts = enhanced.split('.');
+            let class = parts.next() == Some("5");
+            let digits = |part: &str| {
+                (1..=3).contains(&part.len()) && part.bytes().all(|b| b.is_ascii_digit())
+            };
+            let rest: Vec<&str> = parts.collect();
+            let fits = class && rest.len() == 2 && rest.iter().all(|part| digits(part));
+            if (500..=599).contains(code) && fits {
+                Ok(())
+            } else {
+                Err(format!(
+                    "a refusal with {code} {:?}; only 5xx 5.x.y refuse",
+                    bounded(enhanced.as_str())
+                ))
+            }
+        }
+        Disposition::Discard | Disposition::Quarantine { .. } | Disposition::Hold { .. } => Ok(()),
     }
 }
 

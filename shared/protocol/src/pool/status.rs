@@ -142,14 +142,14 @@ impl Pool {
                 linked: grabber.session.is_some(),
                 incarnation: grabber.incarnation.to_string(),
                 provides: grabber.capabilities.iter().cloned().collect(),
-                readiness: readiness(grabber.profile.as_ref()),
+                readiness: readiness(grabber.profile.as_ref().map(|(profile, _)| profile)),
                 barred: grabber.barred.clone(),
                 silent: grabber.silent,
                 draining: grabber.draining,
                 heard_ago_ms: millis(now.since(grabber.last_heard)),
                 free: grabber.free(),
                 holding: grabber.holding.iter().map(ToString::to_string).collect(),
-                profile: grabber.profile.clone(),
+                profile: grabber.profile.as_ref().map(|(profile, _)| profile.clone()),
             })
             .collect();
         status
