@@ -10,10 +10,11 @@ mod operate;
 mod start;
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use gantry_link::{HostConnection, Incoming, Server};
+use gantry_link::{Authority, HostConnection, Incoming, NodeIdentity, Role, Server};
 use gantry_protocol::id::{MessageId, Session};
 use gantry_protocol::pool::{Answer, LinkPeer, Pool};
 use tokio::sync::{mpsc, oneshot};
@@ -29,12 +30,15 @@ use crate::spool::{Spool, SpoolError};
 use action::{Action, StreamKey};
 use link::{ControlOut, StreamOut};
 
+/// How often the host's own certificate is looked at.
+const RENEWAL_EVERY: Duration = Duration::from_secs(3_600);
 /// How long a draining hook waits for what is being stored and released.
 const DRAIN_MAX: Duration = Duration::from_secs(30);
 
 /// Everything that the loop owns.
 struct Service<D: Disk> {
     name: String,
+    certificates: Certificates,
     pool: Pool,
     clock: Clock,
     spool: Arc<Spool<D>>,
@@ -66,6 +70,13 @@ struct Mailbox {
 struct Linked {
     connection: HostConnection,
     control: mpsc::Sender<ControlOut>,
+}
+
+/// This host's own certificate, which is renewed at two thirds of its life.
+struct Certificates {
+    folder: PathBuf,
+    authority: Option<Arc<Authority>>,
+    looked: Instant,
 }
 
 /// What the loop waits for.
@@ -198,12 +209,38 @@ impl<D: Disk> Service<D> {
         ));
     }
 
-    /// Revocations take effect on live links too.
+    /// The host's own certificate, revocations, and the certificates of live links.
     fn on_housekeeping(&mut self) {
-        match self.server.reload_if_changed() {
+        if self.certificates.looked.elapsed() >= RENEWAL_EVERY {
+            self.certificates.looked = Instant::now();
+            self.renew();
+        }
+        self.check_links();
+    }
+
+    /// Files of a few kilobytes, once an hour: not worth a thread.
+    fn renew(&mut self) {
+        let Certificates { folder, authority: Some(authority), .. } = &self.certificates else {
+            return;
+        };
+        let renewed = match authority.renew_host(&self.name) {
             Ok(false) => return,
-            Ok(true) => {}
-            Err(error) => return tracing::error!("reload revocations: {error}"),
+            Ok(true) => {
+                NodeIdentity::open(folder, &self.name, Role::Hook, &gantry_link::system_clock())
+            }
+            Err(error) => return tracing::error!("renew this host's certificate: {error}"),
+        };
+        match renewed.map(|identity| self.server.use_identity(&identity)) {
+            Ok(Ok(())) => tracing::info!("this host's certificate was renewed"),
+            Ok(Err(error)) => tracing::error!("use the renewed certificate: {error}"),
+            Err(error) => tracing::error!("read the renewed certificate: {error}"),
+        }
+    }
+
+    /// Revocations and expiry take effect on live links too.
+    fn check_links(&mut self) {
+        if let Err(error) = self.server.reload_if_changed() {
+            tracing::error!("reload revocations: {error}");
         }
         self.pool.set_revocations(self.server.revocations_number());
         for linked in self.links.values() {

@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::action::ACTIONS_MAX;
-use super::{Inputs, Mailbox, Service};
+use super::{Certificates, Inputs, Mailbox, Service};
 use crate::admin::{self, AdminError};
 use crate::config::{self, Config, Custody, HookUnprocessed, UpstreamUnprocessed};
 use crate::disk::RealDisk;
@@ -58,6 +58,10 @@ pub enum RunError {
 /// What keeps it from starting. Once it runs, faults are logged and mail is answered accordingly.
 pub async fn run(config: Config) -> Result<(), RunError> {
     let clock = Clock::start();
+    let authority = open_authority(&config)?;
+    if let Some(authority) = &authority {
+        authority.renew_host(&config.name)?;
+    }
     let identity = NodeIdentity::open(
         &config.identity_dir,
         &config.name,
@@ -73,9 +77,8 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     for report in &reports {
         tracing::warn!(path = %report.path.display(), "spool: {}", report.what);
     }
-    let authority = open_authority(&config)?;
     let options = ServerOptions { clock: gantry_link::system_clock() };
-    let server = Server::bind(config.listen, &identity, authority, options)?;
+    let server = Server::bind(config.listen, &identity, authority.clone(), options)?;
     let trace = Arc::new(trace_key(&config)?);
     tracing::info!(host = config.name, epoch, recovered = recovered.len(), "spool open");
     let mut pool = pool_of(&config, recovered, epoch, clock.now());
@@ -97,7 +100,10 @@ pub async fn run(config: Config) -> Result<(), RunError> {
         signals: gantry_daemon::signals::listen().map_err(RunError::Signals)?,
         housekeeping: tokio::time::interval(HOUSEKEEPING),
     };
+    let certificates =
+        Certificates { folder: config.identity_dir, authority, looked: Instant::now() };
     let service = Service {
+        certificates,
         name: config.name,
         pool,
         clock,

@@ -1,6 +1,6 @@
 //! What can happen to the worker: the only thing its loop waits for.
 
-use gantry_link::LinkError;
+use gantry_link::{LinkError, NodeIdentity};
 use gantry_protocol::frame::{Assign, HostControl, HostReservation, Welcome};
 use gantry_protocol::grabber::Processed;
 use gantry_protocol::id::{Fence, MessageId};
@@ -36,6 +36,8 @@ pub(super) enum Action {
     StreamLost(Key, String),
     Processed(Key, Box<Processed>),
     Probed(Vec<ModuleProfile>),
+    /// The worker's own certificate was renewed.
+    Renewed(Box<NodeIdentity>),
     /// Time to look at the progress of what is being processed.
     Progress,
     Timeout,

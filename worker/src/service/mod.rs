@@ -10,6 +10,7 @@ mod probe;
 mod start;
 
 use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,9 +33,15 @@ use link::{Linked, Scratch, StreamOut};
 /// How often progress is looked at while something is processed.
 const PROGRESS_EVERY: Duration = Duration::from_millis(100);
 
+/// How often the worker's own certificate is looked at, beside every new link.
+const RENEWAL_EVERY: Duration = Duration::from_secs(3_600);
+
 /// Everything that the loop owns.
 struct Service {
     identity: Arc<NodeIdentity>,
+    identity_dir: PathBuf,
+    /// When the certificate's age was last looked at.
+    looked: Instant,
     hosts: Vec<Host>,
     pipeline: Pipeline,
     /// Messages processed at once, over all hosts.
@@ -126,6 +133,7 @@ impl Service {
         let now = self.now();
         match action {
             Action::Linked(index, linked) => {
+                self.renew_when_due(index);
                 let (welcome, linked) = *linked;
                 let Some(host) = self.hosts.get_mut(index.0) else { return };
                 host.backoff.reset();
@@ -150,6 +158,10 @@ impl Service {
             }
             Action::Processed(key, processed) => self.on_processed(key, *processed),
             Action::Probed(modules) => self.on_probed(modules),
+            Action::Renewed(identity) => {
+                tracing::info!("this worker's certificate was renewed");
+                self.identity = Arc::from(identity);
+            }
             Action::Progress => self.on_progress(),
             Action::Timeout => {
                 self.hosts.iter_mut().for_each(|host| host.grabber.handle_timeout(now))
@@ -263,7 +275,28 @@ impl Service {
         self.with(key.0, |grabber| grabber.handle_processed(key.1, key.2, processed, now));
     }
 
+    /// At two thirds of its life the certificate is renewed at the host just linked to; the next link shows it.
+    fn renew_when_due(&self, index: HostIndex) {
+        let clock = gantry_link::system_clock();
+        let Some(host) = self.hosts.get(index.0).filter(|_| self.identity.is_due(&clock)) else {
+            return;
+        };
+        let (address, folder) = (host.address.clone(), self.identity_dir.clone());
+        let (identity, actions) = (Arc::clone(&self.identity), self.actions.clone());
+        tokio::spawn(async move {
+            match gantry_link::renew(&address, &folder, &identity, &clock).await {
+                Ok(renewed) => drop(actions.send(Action::Renewed(Box::new(renewed))).await),
+                Err(error) => tracing::error!("renew this worker's certificate: {error}"),
+            }
+        });
+    }
+
     fn on_probed(&mut self, modules: Vec<ModuleProfile>) {
+        if self.looked.elapsed() >= RENEWAL_EVERY {
+            self.looked = Instant::now();
+            let linked = self.hosts.iter().position(|host| host.linked.is_some());
+            linked.into_iter().for_each(|index| self.renew_when_due(HostIndex(index)));
+        }
         let missing = modules.iter().find_map(|module| {
             module.not_ready.as_ref().map(|reason| format!("{}: {reason}", module.name))
         });

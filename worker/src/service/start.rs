@@ -76,6 +76,8 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     let per_message = config.memory_bytes_max / u64::try_from(concurrency).unwrap_or(1).max(1);
     let mut service = Service {
         identity,
+        identity_dir: config.identity_dir,
+        looked: Instant::now(),
         hosts: hosts.collect(),
         pipeline: pipeline.clone(),
         concurrency: concurrency as u64,
