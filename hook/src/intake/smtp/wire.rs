@@ -1,4 +1,5 @@
-//! The connection to a client: bounded lines in, replies out, every wait with its end.
+//! The connection to a client: bounded lines in, replies out, every wait with its end. The one place that knows what
+//! carries the bytes, so STARTTLS will change nothing else.
 
 use std::io;
 use std::time::Duration;

@@ -156,6 +156,7 @@ struct Client {
 impl Client {
     async fn connect(address: std::net::SocketAddr) -> Self {
         let stream = soon(TcpStream::connect(address)).await.unwrap();
+        stream.set_nodelay(true).unwrap();
         Self { stream, read: Vec::new() }
     }
 

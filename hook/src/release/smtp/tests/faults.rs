@@ -67,26 +67,21 @@ async fn a_next_hop_that_dies_has_the_message_only_after_the_final_dot_perhaps()
 #[tokio::test]
 async fn a_next_hop_that_says_nothing_is_left() {
     let short = Duration::from_millis(50);
-    for (at, expected) in [
-        ("", ReleaseResult::Deferred),
-        ("EHLO", ReleaseResult::Deferred),
-        ("MAIL", ReleaseResult::Deferred),
-        ("DATA", ReleaseResult::Deferred),
-        (".", ReleaseResult::Unknown),
+    let usual = SmtpTimeouts::default();
+    let command = SmtpTimeouts { command: short, ..usual };
+    let total = SmtpTimeouts { total: short, ..usual };
+    for (at, timeouts, expected) in [
+        ("", command, ReleaseResult::Deferred),
+        ("EHLO", command, ReleaseResult::Deferred),
+        ("MAIL", command, ReleaseResult::Deferred),
+        ("RCPT", total, ReleaseResult::Deferred),
+        ("DATA", SmtpTimeouts { data: short, ..usual }, ReleaseResult::Deferred),
+        (".", SmtpTimeouts { final_dot: short, ..usual }, ReleaseResult::Unknown),
     ] {
         let sink = sink(at, Do::Silence).await;
-        let phases = SmtpTimeouts {
-            command: short,
-            data: short,
-            final_dot: short,
-            ..SmtpTimeouts::default()
-        };
-        let total = SmtpTimeouts { total: short, ..SmtpTimeouts::default() };
-        for timeouts in [phases, total] {
-            let site = Site::new(SmtpReleaseConfig { timeouts, ..config(sink.address) });
-            let results = site.send(&envelope(&["a@x", "b@x"]), MESSAGE).await;
-            assert_eq!(kinds(&results), [expected; 2], "{at}: {results:?}");
-        }
+        let site = Site::new(SmtpReleaseConfig { timeouts, ..config(sink.address) });
+        let results = site.send(&envelope(&["a@x", "b@x"]), MESSAGE).await;
+        assert_eq!(kinds(&results), [expected; 2], "{at}: {results:?}");
     }
 }
 

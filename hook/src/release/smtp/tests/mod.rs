@@ -7,6 +7,7 @@
     reason = "tests fail by panicking"
 )]
 
+mod corpus;
 mod faults;
 mod sink;
 mod transactions;

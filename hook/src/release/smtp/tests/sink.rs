@@ -60,6 +60,7 @@ impl Sink {
         let (seen, manners): (_, Arc<Manners>) = (sink.seen.clone(), Arc::new(manners));
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
+                stream.set_nodelay(true).unwrap();
                 let number = {
                     let mut seen = seen.lock().unwrap();
                     seen.connections += 1;
@@ -87,6 +88,10 @@ impl Sink {
     /// Every command, in order, of all connections.
     pub(super) fn commands(&self) -> Vec<String> {
         self.seen.lock().unwrap().commands.iter().map(|(_, line)| line.clone()).collect()
+    }
+
+    pub(super) fn last_taken(&self) -> Taken {
+        self.seen.lock().unwrap().taken.last().unwrap().clone()
     }
 
     pub(super) fn taken(&self) -> Vec<Taken> {
