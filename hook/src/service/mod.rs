@@ -126,6 +126,7 @@ impl<D: Disk> Service<D> {
             Action::LinkLost(session, reason) => {
                 tracing::info!(session = session.0, reason, "link ended");
                 self.links.remove(&session);
+                self.streams.retain(|key, _| key.0 != session);
                 self.pool.handle_link_lost(session, now);
             }
             Action::Assigned((session, id, fence), outcome) => {

@@ -4,6 +4,7 @@
 use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use gantry_link::{
     CloseCode, FrameReceiver, FrameSender, StreamError, WorkerConnection, WorkerLink,
@@ -16,6 +17,8 @@ use super::action::{Action, HostIndex, Key};
 
 /// Control frames queued for one host: beats, profiles and wants of some seconds.
 const CONTROL_QUEUE_MAX: usize = 256;
+/// How long a message that is handed back may take to be known as such at the host.
+const HAND_BACK_TIME_MAX: Duration = Duration::from_secs(1);
 /// Frames queued for one reservation. Progress comes ten times a second at the most.
 pub(super) const STREAM_QUEUE_MAX: usize = 64;
 
@@ -149,8 +152,7 @@ async fn receive(
         }
         None => {
             // Given up before it was here. What the host still answers does not matter any more.
-            let rest = write_frames(&mut sender, &mut queue);
-            let _ = tokio::time::timeout(std::time::Duration::from_secs(1), rest).await;
+            let _ = tokio::time::timeout(HAND_BACK_TIME_MAX, sender.delivered()).await;
             let _ = actions
                 .send(Action::StreamLost(key, "given up before it had arrived".to_owned()))
                 .await;
