@@ -1,6 +1,7 @@
 //! Doing what the pool asks for.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use gantry_link::CloseCode;
 use gantry_protocol::frame::{HostControl, HostReservation};
@@ -15,6 +16,10 @@ use super::link::{self, ControlOut, STREAM_QUEUE_MAX, StreamOut};
 use super::{Service, set_aside};
 use crate::disk::Disk;
 use crate::release;
+use crate::spool::{Spool, SpoolError};
+
+/// The pause before a disk that could not read is asked again.
+const LOAD_RETRY: Duration = Duration::from_secs(5);
 
 impl<D: Disk> Service<D> {
     /// Everything that the last input caused.
@@ -127,19 +132,26 @@ impl<D: Disk> Service<D> {
         });
     }
 
+    /// A file that is damaged is set aside; a disk that cannot read at the moment is asked again.
     fn load(&mut self, token: Token, id: MessageId) {
         let (spool, actions) = (Arc::clone(&self.spool), self.actions.clone());
-        tokio::task::spawn_blocking(move || {
-            let read = spool.header(id).and_then(|header| Ok((header, spool.log(id)?)));
-            let log = match read {
-                Ok((header, log)) => {
-                    let recipients =
-                        u16::try_from(header.envelope.recipients.len()).unwrap_or(u16::MAX);
-                    Ok(StoredLog { verdict: log.verdict, results: log.results, recipients })
+        tokio::spawn(async move {
+            loop {
+                let reader = Arc::clone(&spool);
+                let read = tokio::task::spawn_blocking(move || read_log(&reader, id));
+                match read.await {
+                    Ok(Err(error)) if !error.is_corrupted() => {
+                        tracing::error!(message = %id, "read what is stored with it: {error}");
+                        tokio::time::sleep(LOAD_RETRY).await;
+                    }
+                    Ok(log) => {
+                        let log = log.map_err(|error| set_aside(&spool, id, &error));
+                        let _ = actions.send(Action::Loaded(token, log)).await;
+                        return;
+                    }
+                    Err(_) => return,
                 }
-                Err(error) => Err(set_aside(&spool, id, &error)),
-            };
-            let _ = actions.blocking_send(Action::Loaded(token, log));
+            }
         });
     }
 
@@ -165,6 +177,16 @@ impl<D: Disk> Service<D> {
             let _ = waiting.send(answer);
         }
     }
+}
+
+fn read_log<D: Disk>(spool: &Spool<D>, id: MessageId) -> Result<StoredLog, SpoolError> {
+    let recipients = spool.header(id)?.envelope.recipients.len();
+    let log = spool.log(id)?;
+    Ok(StoredLog {
+        verdict: log.verdict,
+        results: log.results,
+        recipients: u16::try_from(recipients).unwrap_or(u16::MAX),
+    })
 }
 
 /// One line for each change of state; a message's every step is told at DEBUG.

@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 
 use super::action::{Action, StreamKey};
 use crate::disk::Disk;
-use crate::spool::{Header, Spool};
+use crate::spool::{Body, Header, Spool, SpoolError};
 
 /// Control frames queued for one worker. Peers and backlog come once a second, so a worker that far behind does not
 /// read, and its link is closed.
@@ -152,8 +152,14 @@ pub(super) async fn send_assignment<D: Disk>(sending: Sending<D>) {
     });
     let (header, body) = match opened.await {
         Ok(Ok(opened)) => opened,
-        Ok(Err(reason)) => {
-            let _ = actions.send(Action::Assigned(key, Assigned::Corrupted { reason })).await;
+        Ok(Err(error)) => {
+            let reason = super::set_aside(&spool, id, &error);
+            let outcome = if error.is_corrupted() {
+                Assigned::Corrupted { reason }
+            } else {
+                Assigned::Unreadable { reason }
+            };
+            let _ = actions.send(Action::Assigned(key, outcome)).await;
             return;
         }
         Err(_) => return,
@@ -270,11 +276,9 @@ async fn read_frames(
     }
 }
 
-/// Header and body; a file that cannot be read is set aside, and nothing else suffers.
 fn read_message<D: Disk>(
     spool: &Arc<Spool<D>>,
     id: MessageId,
-) -> Result<(Header, crate::spool::Body<D>), String> {
-    let read = spool.header(id).and_then(|header| Ok((header, spool.body(id)?)));
-    read.map_err(|error| super::set_aside(spool, id, &error))
+) -> Result<(Header, Body<D>), SpoolError> {
+    Ok((spool.header(id)?, spool.body(id)?))
 }
