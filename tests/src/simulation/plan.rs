@@ -59,7 +59,7 @@ pub(super) struct Mail {
 }
 
 pub(super) struct Plan {
-    pub(super) mails: Vec<Mail>,
+    pub(super) mails: Arc<Vec<Mail>>,
     pub(super) config: Config,
     pub(super) faults: Vec<(u64, FaultKind)>,
     pub(super) faults_end: u64,
@@ -96,7 +96,8 @@ impl Plan {
     pub(super) fn draw(random: &mut Random) -> Self {
         let lasts = random.between(8_000, 25_000);
         let faults_end = BEGIN + lasts;
-        let mails = (0..random.between(3, 16)).map(|n| mail(n, lasts, random)).collect();
+        let mails: Vec<Mail> =
+            (0..random.between(3, 16)).map(|n| mail(n, lasts, random)).collect();
         // Some schedules are quiet, some are hell, and most lack some kinds of fault, so that others show.
         let kinds: Vec<FaultKind> =
             FAULTS.iter().copied().filter(|_| random.percent(60)).collect();
@@ -107,7 +108,7 @@ impl Plan {
             if random.percent(50) { random.between(1, most) } else { 0 }
         };
         Self {
-            mails,
+            mails: Arc::new(mails),
             config: config(random),
             faults,
             faults_end,

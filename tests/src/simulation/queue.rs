@@ -8,7 +8,6 @@ use super::event::Event;
 pub(super) type Place = (u64, u64);
 
 /// Virtual time in milliseconds, and all that is to come.
-#[derive(Default)]
 pub(super) struct Queue {
     events: BTreeMap<Place, Event>,
     queued: u64,
@@ -16,6 +15,10 @@ pub(super) struct Queue {
 }
 
 impl Queue {
+    pub(super) fn from(now: u64) -> Self {
+        Self { events: BTreeMap::new(), queued: 0, now }
+    }
+
     pub(super) fn after(&mut self, delay: u64, event: Event) {
         self.at(self.now + delay, event);
     }
