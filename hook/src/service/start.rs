@@ -25,7 +25,7 @@ use crate::config::{self, Config, Custody, HookUnprocessed, UpstreamUnprocessed}
 use crate::disk::RealDisk;
 use crate::intake::smtp::{IntakeCustody, SmtpIntake};
 use crate::intake::{Clock, Gate, unix_ms};
-use crate::release::{Offered, SmtpRelease, SmtpReleaseConfig, TraceKey, probe};
+use crate::release::{Identity, Offered, SmtpRelease, SmtpReleaseConfig, TraceKey, probe};
 use crate::spool::{self, Opened, Spool, SpoolError};
 
 /// How often the revocation list and the certificates of live links are looked at.
@@ -228,10 +228,12 @@ async fn open_mailbox(mailbox: &config::Mailbox, ways: Ways<'_>) -> Result<Mailb
     let offered = Offered::default();
     let way = Arc::new(SmtpRelease::new(
         SmtpReleaseConfig {
-            mailbox: mailbox.name.clone(),
             address: release.address.clone(),
-            host_name: release.host_name.clone(),
-            authserv_id: release.authserv_id.clone(),
+            identity: Identity {
+                mailbox: mailbox.name.clone(),
+                host_name: release.host_name.clone(),
+                authserv_id: release.authserv_id.clone(),
+            },
             xforward: release.xforward,
             connections_max: release.connections_max,
             timeouts: release.timeouts,

@@ -74,7 +74,7 @@ impl Connection {
                 reply: greeting.to_line(),
             });
         }
-        connection.greet(&config.host_name, timeouts.command).await?;
+        connection.greet(&config.identity.host_name, timeouts.command).await?;
         Ok(connection)
     }
 

@@ -8,7 +8,6 @@
 mod commands;
 mod connection;
 mod idle;
-mod letter;
 mod reply;
 mod stuffing;
 mod transaction;
@@ -17,20 +16,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gantry_config::Endpoint;
-use gantry_mail::{HeaderEdit, RECIPIENTS_MAX};
+use gantry_mail::RECIPIENTS_MAX;
 use gantry_protocol::id::MessageId;
 use gantry_protocol::pool::{RecipientResult, ReleaseResult};
-use gantry_protocol::verdict::{Body, Disposition, Verdict};
+use gantry_protocol::verdict::Body;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 
 use self::connection::{Connection, Lost};
 use self::idle::Idle;
-use self::letter::Stamp;
-use self::transaction::{NotSent, Order, Outcome, all};
+use self::transaction::{NotSent, Order, Outcome};
+use super::letter::{self, Identity, Stamp};
+use super::order::{Group, all, groups, load};
 use super::{Capabilities, Offered, TraceKey};
 use crate::disk::Disk;
-use crate::spool::{Header, Log, Spool, SpoolError};
+use crate::spool::{Header, Spool};
 
 /// How long the reply to RSET may take: the results wait for it, and a new connection costs less than that.
 const RESET_TIMEOUT: Duration = Duration::from_secs(5);
@@ -38,13 +38,9 @@ const RESET_TIMEOUT: Duration = Duration::from_secs(5);
 /// A way out by SMTP, everything resolved.
 #[derive(Clone, Debug)]
 pub struct SmtpReleaseConfig {
-    /// The mailbox's name, of which the trace token speaks.
-    pub mailbox: String,
     pub address: Endpoint,
-    /// What we call ourselves in EHLO and in `Received`.
-    pub host_name: String,
-    /// Our authentication service identifier (RFC 8601): results under this name are removed from incoming mail.
-    pub authserv_id: String,
+    /// Its host name is also what we call ourselves in EHLO.
+    pub identity: Identity,
     /// Whether the original client is told by XFORWARD where the next hop offers it.
     pub xforward: bool,
     /// Connections to the next hop at once, idle ones not counted.
@@ -218,8 +214,9 @@ impl<D: Disk> Job<'_, D> {
         while !waiting.is_empty() {
             let later = waiting.split_off(batch_max.min(waiting.len()));
             let order = Order {
+                config: &self.way.config,
                 stamp: Stamp {
-                    config: &self.way.config,
+                    identity: &self.way.config.identity,
                     trace: self.trace,
                     envelope,
                     received_unix_ms: self.header.received_unix_ms,
@@ -263,42 +260,6 @@ impl<D: Disk> Job<'_, D> {
             }
         }
     }
-}
-
-/// Recipients that get the same bytes.
-#[derive(Debug, PartialEq, Eq)]
-struct Group {
-    recipients: Vec<u16>,
-    edits: Vec<HeaderEdit>,
-    body: Body,
-}
-
-/// Recipients by their delivery, in the order of the verdict.
-fn groups(verdict: Option<&Verdict>, recipients: Vec<u16>) -> Vec<Group> {
-    let mut left = recipients;
-    let mut groups = Vec::new();
-    for group in verdict.map(|verdict| verdict.groups.as_slice()).unwrap_or_default() {
-        let Disposition::Deliver { edits, body } = &group.disposition else { continue };
-        let (recipients, others) =
-            left.into_iter().partition(|recipient| group.recipients.contains(recipient));
-        left = others;
-        groups.push(Group { recipients, edits: edits.clone(), body: body.clone() });
-    }
-    groups.push(Group { recipients: left, edits: Vec::new(), body: Body::Original });
-    groups.retain(|group| !group.recipients.is_empty());
-    groups
-}
-
-async fn load<D: Disk>(spool: &Arc<Spool<D>>, id: MessageId) -> Result<(Header, Log), SpoolError> {
-    let spool = spool.clone();
-    let load = tokio::task::spawn_blocking(move || Ok((spool.header(id)?, spool.log(id)?)));
-    load.await.unwrap_or_else(|panic| {
-        Err(SpoolError::Io {
-            doing: "read message from the",
-            path: "spool".into(),
-            source: std::io::Error::other(panic),
-        })
-    })
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! Dot-stuffing on the way out (RFC 5321, 4.5.2).
 
+use crate::release::letter::Encoding;
+
 /// Turns a message's bytes into what stands between 354 and the reply, in pieces of any size.
 ///
 /// A CR or LF that stands alone leaves as CRLF, with a dot behind it stuffed: whatever a message holds, nothing in it can end the data
@@ -19,8 +21,8 @@ enum State {
     Cr,
 }
 
-impl Stuffing {
-    pub(super) fn push(&mut self, mut message: &[u8], wire: &mut Vec<u8>) {
+impl Encoding for Stuffing {
+    fn push(&mut self, mut message: &[u8], wire: &mut Vec<u8>) {
         while let Some((&byte, rest)) = message.split_first() {
             let run = match self.state {
                 State::Text => message.iter().position(|&b| b == b'\r' || b == b'\n'),
@@ -61,7 +63,7 @@ impl Stuffing {
     }
 
     /// The end of the data; a last line without its CRLF gets one.
-    pub(super) fn finish(self, wire: &mut Vec<u8>) {
+    fn finish(self, wire: &mut Vec<u8>) {
         if self.state != State::LineStart {
             wire.extend_from_slice(b"\r\n");
         }

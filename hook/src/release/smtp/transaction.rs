@@ -2,16 +2,19 @@
 
 use gantry_mail::Recipient;
 use gantry_protocol::pool::{RecipientResult, ReleaseResult};
-use gantry_protocol::text::bounded;
 
+use super::SmtpReleaseConfig;
 use super::commands;
 use super::connection::{Connection, Lost};
-use super::letter::{Letter, LetterError, Stamp};
 use super::reply::Reply;
+use super::stuffing::Stuffing;
 use crate::disk::Disk;
+use crate::release::letter::{Letter, LetterError, Stamp};
+use crate::release::order::{all, envelope_recipients};
 
 /// What is to be sent, to whom.
 pub(super) struct Order<'a> {
+    pub(super) config: &'a SmtpReleaseConfig,
     pub(super) stamp: Stamp<'a>,
     /// Indexes in the envelope.
     pub(super) recipients: &'a [u16],
@@ -54,8 +57,8 @@ pub(super) async fn run<D: Disk>(
     letter: Letter<D>,
     order: &Order<'_>,
 ) -> Result<Outcome, NotSent> {
-    let to = recipients_of(order);
     let stamp = &order.stamp;
+    let to = envelope_recipients(stamp.envelope, order.recipients);
     let head = letter.head(stamp, &to)?;
     let size = letter.length_under(&head);
     if let Some(refusal) = refusal(connection, &letter, order, &to, size) {
@@ -82,33 +85,15 @@ pub(super) async fn run<D: Disk>(
         true => head,
         // The trace token speaks of those who get the message.
         false => {
-            let taken = envelope_recipients(stamp, &accepted);
+            let taken = envelope_recipients(stamp.envelope, &accepted);
             letter.head(stamp, &taken)?
         }
     };
-    let (result, text, reusable) = send(connection, letter, head, stamp).await;
+    let (result, text, reusable) = send(connection, letter, head, order.config).await;
     outcome.results.extend(all(&accepted, result, &text));
     outcome.reusable = reusable;
     outcome.open = false;
     Ok(outcome)
-}
-
-/// The same result for each.
-pub(super) fn all(recipients: &[u16], result: ReleaseResult, reply: &str) -> Vec<RecipientResult> {
-    let reply = bounded(reply);
-    recipients
-        .iter()
-        .map(|&recipient| RecipientResult { recipient, result, reply: reply.clone() })
-        .collect()
-}
-
-fn recipients_of(order: &Order<'_>) -> Vec<Recipient> {
-    envelope_recipients(&order.stamp, order.recipients)
-}
-
-fn envelope_recipients(stamp: &Stamp<'_>, indexes: &[u16]) -> Vec<Recipient> {
-    let known = &stamp.envelope.recipients;
-    indexes.iter().filter_map(|&index| known.get(usize::from(index)).cloned()).collect()
 }
 
 /// What the next hop cannot take, as it said itself.
@@ -156,7 +141,7 @@ async fn speak(
     to: &[Recipient],
     size: u64,
 ) -> Result<Said, Lost> {
-    let Stamp { config, envelope, .. } = order.stamp;
+    let Order { config, stamp: Stamp { envelope, .. }, .. } = order;
     let offered = connection.capabilities.clone();
     let utf8 = offered.smtputf8
         && (envelope.parameters.smtputf8
@@ -238,10 +223,10 @@ async fn send<D: Disk>(
     connection: &mut Connection,
     letter: Letter<D>,
     head: Vec<u8>,
-    stamp: &Stamp<'_>,
+    config: &SmtpReleaseConfig,
 ) -> (ReleaseResult, String, bool) {
-    let timeouts = &stamp.config.timeouts;
-    let mut rest = Some(letter.into_pieces(head));
+    let timeouts = &config.timeouts;
+    let mut rest = Some(letter.into_pieces(head, Stuffing::default()));
     while let Some(pieces) = rest {
         let piece = match pieces.next().await {
             Ok(piece) => piece,
@@ -249,7 +234,7 @@ async fn send<D: Disk>(
             Err(error) => return (ReleaseResult::Deferred, error.to_string(), false),
         };
         let with_dot = piece.rest.is_none();
-        let written = connection.write(&piece.wire, "send the message", timeouts.block).await;
+        let written = connection.write(&piece.bytes, "send the message", timeouts.block).await;
         if let Err(lost) = written {
             return on_write_failed(connection, with_dot, lost).await;
         }

@@ -16,11 +16,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use gantry_mail::{Envelope, Peer, Recipient};
+use gantry_mail::{Envelope, HeaderEdit, Peer, Recipient};
 use gantry_protocol::id::{Digest, MessageId};
 use gantry_protocol::pool::{Change, MailboxIndex, Stored};
 use gantry_protocol::time::Moment;
-use gantry_protocol::verdict;
+use gantry_protocol::verdict::{self, Disposition, Verdict};
 
 use self::sink::{Do, Sink};
 use super::*;
@@ -55,10 +55,12 @@ struct Site {
 
 fn config(address: SocketAddr) -> SmtpReleaseConfig {
     SmtpReleaseConfig {
-        mailbox: "mail.box".into(),
         address: Endpoint { host: address.ip().to_string(), port: address.port() },
-        host_name: "mx1.example".into(),
-        authserv_id: "mx1.example".into(),
+        identity: Identity {
+            mailbox: "mail.box".into(),
+            host_name: "mx1.example".into(),
+            authserv_id: "mx1.example".into(),
+        },
         xforward: true,
         connections_max: 4,
         timeouts: SmtpTimeouts::default(),

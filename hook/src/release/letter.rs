@@ -8,10 +8,8 @@ use gantry_mail::received::{self, Received, With};
 use gantry_mail::{EditError, Envelope, HeaderEdit, Recipient};
 use gantry_protocol::id::MessageId;
 
-use super::SmtpReleaseConfig;
-use super::stuffing::Stuffing;
+use super::TraceKey;
 use crate::disk::Disk;
-use crate::release::TraceKey;
 use crate::spool::{Body, Spool, SpoolError};
 
 /// Bytes read from the spool at once. Messages up to this size cost one step on a blocking thread.
@@ -40,9 +38,20 @@ pub(super) struct Letter<D: Disk> {
     body: Option<Body<D>>,
 }
 
+/// As whom a mailbox's way out speaks in the header block.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The mailbox's name, of which the trace token speaks.
+    pub mailbox: String,
+    /// What we call ourselves in `Received`.
+    pub host_name: String,
+    /// Our authentication service identifier (RFC 8601): results under this name are removed from incoming mail.
+    pub authserv_id: String,
+}
+
 /// What is said on top of a message.
 pub(super) struct Stamp<'a> {
-    pub(super) config: &'a SmtpReleaseConfig,
+    pub(super) identity: &'a Identity,
     pub(super) trace: &'a TraceKey,
     pub(super) envelope: &'a Envelope,
     pub(super) received_unix_ms: u64,
@@ -91,12 +100,12 @@ impl<D: Disk> Letter<D> {
         stamp: &Stamp<'_>,
         recipients: &[Recipient],
     ) -> Result<Vec<u8>, LetterError> {
-        let Stamp { config, trace, envelope, received_unix_ms, edits } = stamp;
+        let Stamp { identity, trace, envelope, received_unix_ms, edits } = stamp;
         let addresses: Vec<&str> = recipients.iter().map(|to| to.address.as_str()).collect();
         let received = received::line(&Received {
             helo: &envelope.peer.helo,
             address: envelope.peer.address,
-            by: &config.host_name,
+            by: &identity.host_name,
             with: match envelope.parameters.smtputf8 {
                 true => With::Utf8Smtp,
                 false => With::Esmtp,
@@ -105,8 +114,8 @@ impl<D: Disk> Letter<D> {
             recipients,
             unix_seconds: received_unix_ms / 1_000,
         });
-        let trace = trace.field(&config.mailbox, &self.header, &addresses);
-        let stripped = header::strip(&self.block, &config.authserv_id);
+        let trace = trace.field(&identity.mailbox, &self.header, &addresses);
+        let stripped = header::strip(&self.block, &identity.authserv_id);
         let edited = header::edit(&stripped, edits)?;
         let mut head = Vec::with_capacity(edited.len() + received.len() + trace.len() + 6);
         for field in [received, trace] {
@@ -121,54 +130,65 @@ impl<D: Disk> Letter<D> {
         Ok(head)
     }
 
-    /// The message on its way to the wire, under this head.
-    pub(super) fn into_pieces(self, head: Vec<u8>) -> Pieces<D> {
+    /// The message under this head, piece by piece, as `encoding` writes it.
+    pub(super) fn into_pieces<E: Encoding>(self, head: Vec<u8>, encoding: E) -> Pieces<D, E> {
         let mut unread = head;
         unread.extend_from_slice(&self.start);
-        Pieces { id: self.id, unsent: unread, body: self.body, stuffing: Stuffing::default() }
+        Pieces { id: self.id, unsent: unread, body: self.body, encoding }
     }
 }
 
-/// Gives a message piece by piece, stuffed, and the final dot with the last.
-pub(super) struct Pieces<D: Disk> {
+/// How a message's bytes are written on a way out.
+pub(super) trait Encoding: Send + 'static {
+    /// Takes the next bytes, in pieces of any size.
+    fn push(&mut self, message: &[u8], out: &mut Vec<u8>);
+    /// The message has ended.
+    fn finish(self, out: &mut Vec<u8>);
+}
+
+/// Gives a message piece by piece.
+pub(super) struct Pieces<D: Disk, E> {
     id: MessageId,
     unsent: Vec<u8>,
     body: Option<Body<D>>,
-    stuffing: Stuffing,
+    encoding: E,
 }
 
-/// A piece for the wire.
-pub(super) struct Piece<D: Disk> {
-    pub(super) wire: Vec<u8>,
-    /// What follows; `None` where the final dot is in this piece.
-    pub(super) rest: Option<Pieces<D>>,
+/// A piece of a message as it leaves.
+pub(super) struct Piece<D: Disk, E> {
+    pub(super) bytes: Vec<u8>,
+    /// What follows; `None` where the message ends with this piece.
+    pub(super) rest: Option<Pieces<D, E>>,
 }
 
-impl<D: Disk> Pieces<D> {
+impl<D: Disk, E: Encoding> Pieces<D, E> {
     /// The next piece. The last is given only after all of the message was read and found undamaged.
-    pub(super) async fn next(mut self) -> Result<Piece<D>, LetterError> {
-        let Some(mut body) = self.body.take() else { return Ok(self.last()) };
+    pub(super) async fn next(self) -> Result<Piece<D, E>, LetterError> {
+        if self.body.is_none() {
+            return self.read();
+        }
         let id = self.id;
-        let read = tokio::task::spawn_blocking(move || {
-            let mut wire = Vec::with_capacity(self.unsent.len() + PIECE_BYTES / 8);
-            self.stuffing.push(&std::mem::take(&mut self.unsent), &mut wire);
-            let ended = read_piece(&mut body, &mut self.unsent)?;
-            if !ended {
-                self.body = Some(body);
-            }
-            Ok(Piece { wire, rest: Some(self) })
-        });
-        match read.await {
-            Ok(piece) => piece.map_err(|source| LetterError::Read { id, source }),
+        match tokio::task::spawn_blocking(move || self.read()).await {
+            Ok(piece) => piece,
             Err(panic) => Err(LetterError::Read { id, source: io::Error::other(panic) }),
         }
     }
 
-    fn last(mut self) -> Piece<D> {
-        let mut wire = Vec::with_capacity(self.unsent.len() + self.unsent.len() / 64 + 8);
-        self.stuffing.push(&self.unsent, &mut wire);
-        self.stuffing.finish(&mut wire);
-        Piece { wire, rest: None }
+    /// As [`Pieces::next`]. Blocks.
+    pub(super) fn read(mut self) -> Result<Piece<D, E>, LetterError> {
+        let mut bytes = Vec::with_capacity(self.unsent.len() + PIECE_BYTES / 8);
+        self.encoding.push(&std::mem::take(&mut self.unsent), &mut bytes);
+        let Some(mut body) = self.body.take() else {
+            self.encoding.finish(&mut bytes);
+            return Ok(Piece { bytes, rest: None });
+        };
+        let id = self.id;
+        let ended = read_piece(&mut body, &mut self.unsent)
+            .map_err(|source| LetterError::Read { id, source })?;
+        if !ended {
+            self.body = Some(body);
+        }
+        Ok(Piece { bytes, rest: Some(self) })
     }
 }
 
