@@ -10,11 +10,13 @@
     reason = "tests fail by panicking, and say what they skip"
 )]
 
+pub mod bench;
 pub mod binary;
 pub mod cluster;
 pub mod corpus;
 pub mod pages;
 pub mod postfix;
+pub mod simulation;
 pub mod smtp;
 
 pub use binary::{binary, project};

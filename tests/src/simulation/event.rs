@@ -21,19 +21,41 @@ pub(super) type LinkId = u64;
 
 pub(super) enum Event {
     /// The sender of this mail connects and sends it.
-    Submit { mail: usize },
+    Submit {
+        mail: usize,
+    },
     /// A reply reaches the sender.
-    Reply { mail: usize, submission: usize, reply: Reply },
+    Reply {
+        mail: usize,
+        submission: usize,
+        reply: Reply,
+    },
     /// The sender notices that its connection is gone.
-    ConnectionLost { mail: usize, submission: usize },
+    ConnectionLost {
+        mail: usize,
+        submission: usize,
+    },
     /// The sender waits no longer.
-    Leave { mail: usize, submission: usize },
+    Leave {
+        mail: usize,
+        submission: usize,
+    },
     /// For the hook of this life only.
-    Host { life: u64, event: HostEvent },
+    Host {
+        life: u64,
+        event: HostEvent,
+    },
     HostStart,
     /// For the worker of this life only.
-    Worker { worker: usize, life: u64, event: WorkerEvent },
-    WorkerStart { worker: usize, same_incarnation: bool },
+    Worker {
+        worker: usize,
+        life: u64,
+        event: WorkerEvent,
+    },
+    WorkerStart {
+        worker: usize,
+        same_incarnation: bool,
+    },
     Fault(Fault),
     DiskHeals,
     /// The faults are over.
@@ -41,19 +63,43 @@ pub(super) enum Event {
 }
 
 pub(super) enum HostEvent {
-    Marked { marked: Marked, waiting: Option<(usize, usize)> },
+    Marked {
+        marked: Marked,
+        waiting: Option<(usize, usize)>,
+    },
     SenderGone(MessageId),
     /// Says something to a sender.
-    Say { mail: usize, submission: usize, reply: Reply },
+    Say {
+        mail: usize,
+        submission: usize,
+        reply: Reply,
+    },
     /// A message that was answered before it was stored: only a mutant does that.
-    LateFinish { mail: usize, marked: Marked },
-    Store { token: Token, message: MessageId, mailbox: MailboxIndex, change: Change },
+    LateFinish {
+        mail: usize,
+        marked: Marked,
+    },
+    Store {
+        token: Token,
+        message: MessageId,
+        mailbox: MailboxIndex,
+        change: Change,
+    },
     Stored(Token, Stored),
     Load(Token, MessageId),
     Loaded(Token, StoredLog),
-    Release { token: Token, message: MessageId, recipients: Vec<u16> },
+    Release {
+        token: Token,
+        message: MessageId,
+        recipients: Vec<u16>,
+    },
     /// The final dot reaches the next hop.
-    Dot { token: Token, message: MessageId, letters: Vec<Letter>, results: Vec<RecipientResult> },
+    Dot {
+        token: Token,
+        message: MessageId,
+        letters: Vec<Letter>,
+        results: Vec<RecipientResult>,
+    },
     Released(Token, Vec<RecipientResult>),
     Assign(Assignment),
     Arrived(LinkId, ToHost),

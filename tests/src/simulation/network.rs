@@ -61,7 +61,9 @@ impl World {
     pub(super) fn send_to_host(&mut self, id: LinkId, stream: Option<Key>, what: ToHost) {
         let (latency, lateness) = self.latency();
         let now = self.queue.now;
-        let Some(link) = self.links.get_mut(&id).filter(|link| link.cut_at.is_none()) else { return };
+        let Some(link) = self.links.get_mut(&id).filter(|link| link.cut_at.is_none()) else {
+            return;
+        };
         let at = link.to_host.arrival(stream, now, latency, lateness);
         let life = link.host_life;
         self.queue.at(at, Event::Host { life, event: HostEvent::Arrived(id, what) });
@@ -76,7 +78,9 @@ impl World {
     ) {
         let (latency, lateness) = self.latency();
         let now = self.queue.now;
-        let Some(link) = self.links.get_mut(&id).filter(|link| link.cut_at.is_none()) else { return };
+        let Some(link) = self.links.get_mut(&id).filter(|link| link.cut_at.is_none()) else {
+            return;
+        };
         let at = link.to_worker.arrival(stream, now + takes, latency, lateness);
         let (worker, life) = (link.worker, link.worker_life);
         self.queue.at(at, Event::Worker { worker, life, event: WorkerEvent::Arrived(id, what) });
@@ -134,7 +138,8 @@ impl World {
 
     pub(super) fn lose_link(&mut self, worker: usize) -> bool {
         let Some(id) = self.workers[worker].link else { return false };
-        let (host, worker) = (self.random.between(0, IDLE_TIMEOUT), self.random.between(0, IDLE_TIMEOUT));
+        let (host, worker) =
+            (self.random.between(0, IDLE_TIMEOUT), self.random.between(0, IDLE_TIMEOUT));
         self.cut(id, host, worker);
         true
     }
@@ -163,7 +168,8 @@ impl World {
         if lasts > IDLE_TIMEOUT {
             // The deaf side gives up first; then nobody speaks to the other one any more.
             let second = IDLE_TIMEOUT + self.random.between(0, IDLE_TIMEOUT);
-            let (host, worker) = if to_host { (IDLE_TIMEOUT, second) } else { (second, IDLE_TIMEOUT) };
+            let (host, worker) =
+                if to_host { (IDLE_TIMEOUT, second) } else { (second, IDLE_TIMEOUT) };
             let (worker_index, host_life, life) = (link.worker, link.host_life, link.worker_life);
             let lost = HostEvent::LinkLost(id);
             self.queue.after(host, Event::Host { life: host_life, event: lost });

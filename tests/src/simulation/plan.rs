@@ -82,10 +82,6 @@ impl Mail {
     pub(super) fn recipients(&self) -> u16 {
         u16::try_from(self.envelope.recipients.len()).unwrap()
     }
-
-    pub(super) fn is_refused(&self, recipient: u16) -> bool {
-        self.envelope.recipients[usize::from(recipient)].address.starts_with(REFUSED)
-    }
 }
 
 impl Plan {
@@ -94,14 +90,12 @@ impl Plan {
     }
 
     pub(super) fn draw(random: &mut Random) -> Self {
-        let lasts = random.between(8_000, 25_000);
+        let lasts = random.between(8_000, 40_000);
         let faults_end = BEGIN + lasts;
-        let mails: Vec<Mail> =
-            (0..random.between(3, 16)).map(|n| mail(n, lasts, random)).collect();
+        let mails: Vec<Mail> = (0..random.between(3, 30)).map(|n| mail(n, lasts, random)).collect();
         // Some schedules are quiet, some are hell, and most lack some kinds of fault, so that others show.
-        let kinds: Vec<FaultKind> =
-            FAULTS.iter().copied().filter(|_| random.percent(60)).collect();
-        let many = if kinds.is_empty() { 0 } else { random.between(0, 12) };
+        let kinds: Vec<FaultKind> = FAULTS.iter().copied().filter(|_| random.percent(60)).collect();
+        let many = if kinds.is_empty() { 0 } else { random.between(0, 20) };
         let faults =
             (0..many).map(|_| (BEGIN + random.between(500, lasts), random.pick(&kinds))).collect();
         let sometimes = |random: &mut Random, most: u64| {
@@ -153,7 +147,8 @@ fn mail(number: u64, lasts: u64, random: &mut Random) -> Mail {
         let name = if random.percent(8) { REFUSED } else { "to" };
         Recipient { address: format!("{name}{index}@example.net"), ..Recipient::default() }
     };
-    let sender = if random.percent(10) { String::new() } else { format!("from{number}@example.org") };
+    let sender =
+        if random.percent(10) { String::new() } else { format!("from{number}@example.org") };
     let recipients = (0..random.between(1, 3)).map(|index| recipient(index, random)).collect();
     let mut bytes = format!("Subject: mail {number}\r\nX-Number: {number}\r\n\r\n").into_bytes();
     bytes.extend(format!("This is mail {number}.\r\n").repeat(random.index(80) + 1).into_bytes());

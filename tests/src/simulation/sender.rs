@@ -39,7 +39,8 @@ impl World {
         let submission = self.ledger.submitted(number, id);
         self.note(|| format!("mail {number}, {:?}, comes in as {id}", mail.nature));
         let early = self.mutant == Some(Mutant::YesBeforeFinish) && !mail.is_upstream();
-        let taken = if early { Ok(None) } else { take_in(&spool, id, mail, self.queue.now).map(Some) };
+        let taken =
+            if early { Ok(None) } else { take_in(&spool, id, mail, self.queue.now).map(Some) };
         let finished = match taken {
             _ if self.disk.is_crashed() => {
                 drop(spool);
@@ -51,7 +52,10 @@ impl World {
                 self.note(|| format!("mail {number}: {error}"));
                 self.counts.add("intake: could not be stored");
                 self.ledger.store_failed(id);
-                return self.host_soon(3, HostEvent::Say { mail: number, submission, reply: Reply::TryAgain });
+                return self.host_soon(
+                    3,
+                    HostEvent::Say { mail: number, submission, reply: Reply::TryAgain },
+                );
             }
         };
         let mut marked = Marked {
@@ -70,14 +74,19 @@ impl World {
             } else {
                 self.host_soon(3, HostEvent::Marked { marked, waiting: None });
             }
-            return self.host_soon(6, HostEvent::Say { mail: number, submission, reply: Reply::Yes });
+            // The mark is on its way before the words are.
+            let life = self.host.life;
+            let event = HostEvent::Say { mail: number, submission, reply: Reply::Yes };
+            let delay = self.random.between(3, 8);
+            return self.queue.after(delay, Event::Host { life, event });
         }
         let digest = finished.map(|finished| finished.digest).unwrap();
         if let Some(suspect) = spool.suspects().lookup(digest) {
             if suspect.held {
                 spool.forget(id);
                 self.counts.add("known poison refused");
-                return self.host_soon(3, HostEvent::Say { mail: number, submission, reply: Reply::No });
+                return self
+                    .host_soon(3, HostEvent::Say { mail: number, submission, reply: Reply::No });
             }
             marked.attempts = suspect.attempts;
         }
@@ -258,7 +267,8 @@ fn letters(verdict: Option<&Verdict>, recipients: Vec<u16>, bytes: &[u8]) -> Vec
         let Disposition::Deliver { edits, .. } = &group.disposition else { continue };
         let (recipients, others) = left.into_iter().partition(|r| group.recipients.contains(r));
         left = others;
-        let end = bytes.windows(4).position(|four| four == b"\r\n\r\n").map_or(bytes.len(), |at| at + 4);
+        let end =
+            bytes.windows(4).position(|four| four == b"\r\n\r\n").map_or(bytes.len(), |at| at + 4);
         let mut edited = header::edit(&bytes[..end], edits).expect("edit a header block");
         edited.extend_from_slice(&bytes[end..]);
         letters.push(Letter { recipients, bytes: edited });

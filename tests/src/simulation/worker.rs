@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gantry_mail::HeaderEdit;
-use gantry_protocol::frame::{Assign, HostControl, RefusedCode, Return, ReturnKind, WorkerReservation};
+use gantry_protocol::frame::{
+    Assign, HostControl, RefusedCode, Return, ReturnKind, WorkerReservation,
+};
 use gantry_protocol::grabber::{Capacity, Config, Effect, Grabber, Processed};
 use gantry_protocol::id::Incarnation;
 use gantry_protocol::monitor::Monitor;
@@ -228,7 +230,9 @@ impl World {
                     self.ledger.violated(format!("an honest worker was refused: {refused:?}"));
                 }
             }
-            ToWorker::Control(frame) => self.grabber(index, |grabber| grabber.handle_control(frame)),
+            ToWorker::Control(frame) => {
+                self.grabber(index, |grabber| grabber.handle_control(frame))
+            }
             ToWorker::Assign(assign) => {
                 let key = (assign.message, assign.fence);
                 self.workers[index].streams.insert(key);
@@ -262,8 +266,7 @@ impl World {
     }
 
     fn perform_worker(&mut self, index: usize) {
-        while let Some(effect) =
-            self.workers[index].grabber.as_mut().and_then(Grabber::poll_effect)
+        while let Some(effect) = self.workers[index].grabber.as_mut().and_then(Grabber::poll_effect)
         {
             let link = self.workers[index].link;
             match (effect, link) {
@@ -304,7 +307,9 @@ impl World {
             return self.ledger.violated(format!("a worker got bytes of no mail for {key:?}"));
         };
         if *mail.bytes != bytes || mail.envelope != job.assign.envelope {
-            return self.ledger.violated(format!("a worker got other bytes or another envelope: {key:?}"));
+            return self
+                .ledger
+                .violated(format!("a worker got other bytes or another envelope: {key:?}"));
         }
         let silence = self.plan.config.silence_max.as_millis() as u64;
         let script = script(mail.nature, silence, self.calm, &mut self.random);
@@ -326,7 +331,8 @@ impl World {
             self.grabber(index, |g| g.handle_progress(key.0, key.1, work, silence, now));
             return self.next_step(index, key, script, work);
         }
-        let (assign, number) = (job.assign.clone(), number_of(job.bytes.as_deref().unwrap()).unwrap());
+        let (assign, number) =
+            (job.assign.clone(), number_of(job.bytes.as_deref().unwrap()).unwrap());
         let nature = self.plan.mails[number].nature;
         let give_back = |kind, reason: &str| {
             let (findings, remaining) = (Vec::new(), vec![NEED.to_owned()]);
@@ -352,13 +358,16 @@ impl World {
 }
 
 fn script(nature: Nature, silence_max: u64, calm: bool, random: &mut Random) -> Script {
-    let quick = Script { step_ms: random.between(1, 150), steps: random.between(1, 3), end: End::Verdict };
+    let quick =
+        Script { step_ms: random.between(1, 150), steps: random.between(1, 3), end: End::Verdict };
     match nature {
         Nature::Poison => Script { end: End::WorkerDies, ..quick },
         Nature::Broken => Script { end: End::Failed, ..quick },
-        Nature::Slow => {
-            Script { step_ms: random.between(100, silence_max / 3), steps: random.between(2, 8), ..quick }
-        }
+        Nature::Slow => Script {
+            step_ms: random.between(100, silence_max / 3),
+            steps: random.between(2, 8),
+            ..quick
+        },
         Nature::Flaky if !calm => match random.between(0, 4) {
             0 => Script { end: End::Failed, ..quick },
             1 => Script { end: End::Unavailable, ..quick },
@@ -396,7 +405,9 @@ fn verdict(assign: &Assign, nature: Nature, worker: usize) -> Verdict {
         _ => one(deliver()),
     };
     let outcome = match nature {
-        Nature::Infected | Nature::Part => Outcome::Found { names: vec!["Simulated.Virus".to_owned()] },
+        Nature::Infected | Nature::Part => {
+            Outcome::Found { names: vec!["Simulated.Virus".to_owned()] }
+        }
         _ => Outcome::Clean,
     };
     let finding = Finding {

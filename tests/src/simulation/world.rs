@@ -146,7 +146,9 @@ impl World {
             }
             Some(Turn::HostTimer) => self.on_host_timeout(),
             Some(Turn::WorkerTimer(worker)) => self.on_worker_timeout(worker),
-            None => self.ledger.violated("nothing is left to happen, and it has not ended".to_owned()),
+            None => {
+                self.ledger.violated("nothing is left to happen, and it has not ended".to_owned())
+            }
         }
     }
 
