@@ -25,8 +25,9 @@ pub fn binary(name: &str) -> PathBuf {
 fn build() -> PathBuf {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let test = std::env::current_exe().expect("find this test");
-    // target/PROFILE/deps/this-test
-    let folder = test.ancestors().nth(2).expect("the test lies in a target folder").to_owned();
+    // target/PROFILE/deps/this-test, or target/PROFILE/bench
+    let folder = test.ancestors().skip(1).find(|folder| !folder.ends_with("deps"));
+    let folder = folder.expect("the test lies in a target folder").to_owned();
     let mut command = Command::new(cargo);
     command.args(["build", "--quiet", "-p", "gantry-hook", "-p", "gantry"]).current_dir(project());
     if folder.ends_with("release") {

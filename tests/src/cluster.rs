@@ -16,6 +16,8 @@ use crate::{PATIENCE, Received, Running, Sink, Status, await_that, binary, free_
 pub struct Setup {
     /// Where processed mail goes instead of the sink.
     pub release: Option<SocketAddr>,
+    /// The needs of both mailboxes instead of `["virus"]`.
+    pub needs: Option<String>,
     /// More keys of both intake tables, each with a comma before it.
     pub intake: String,
     /// More keys of both release tables, each with a comma before it.
@@ -235,6 +237,7 @@ impl Cluster {
     fn hook_toml(&self, setup: &Setup) -> String {
         let Setup { intake, out, upstream, hook, tables, .. } = setup;
         let release = setup.release.unwrap_or(self.sink.address());
+        let needs = setup.needs.as_deref().unwrap_or("[\"virus\"]");
         let mut text = format!("name = \"mx1\"\nspool = \"spool\"\nlisten = \"{}\"\n", self.quic);
         let custodies = [
             ("up.box", self.upstream, "upstream", "when_unprocessed = \"tempfail\"", upstream),
@@ -244,7 +247,7 @@ impl Cluster {
             let unprocessed = if more.contains("when_unprocessed") { "" } else { unprocessed };
             text.push_str(&format!(
                 "[[mailbox]]\nname = \"{name}\"\nintake = {{ type = \"smtp\", listen = \"{listen}\"{intake} }}\n\
-                 release = {{ type = \"smtp\", address = \"{release}\"{out} }}\nneeds = [\"virus\"]\n\
+                 release = {{ type = \"smtp\", address = \"{release}\"{out} }}\nneeds = {needs}\n\
                  custody = \"{custody}\"\n{unprocessed}\n{more}\n"
             ));
         }

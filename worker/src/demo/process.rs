@@ -109,7 +109,8 @@ pub struct Cost {
 }
 
 impl Cost {
-    fn of(pid: u32) -> Self {
+    /// That of any process of this machine.
+    pub fn of(pid: u32) -> Self {
         let read = |name: &str| std::fs::read_to_string(format!("/proc/{pid}/{name}")).ok();
         let rss = read("status").and_then(|status| {
             let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;

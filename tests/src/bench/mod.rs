@@ -1,0 +1,76 @@
+//! The benches: real release binaries, unique messages, alternating with a peer, the median of several rounds.
+//!
+//! Nothing here judges by a clock in a test: the figures are printed, with how noisy the machine was meanwhile.
+
+mod bridge;
+mod drain;
+mod host_cost;
+mod letters;
+mod load;
+mod meter;
+mod offload;
+mod report;
+mod rig;
+
+pub use report::Report;
+
+/// Which figures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Bench {
+    /// SMTP in, hook, worker, clamd, SMTP out: beside the same clamd driven directly
+    Offload,
+    /// The same way without modules: beside the source talking straight to the sink
+    Bridge,
+    /// What the hook costs its host in CPU and memory
+    HostCost,
+}
+
+/// How thorough.
+#[derive(Clone, Copy, Debug)]
+pub struct Effort {
+    /// Rounds of each case; the median counts. At least three.
+    pub rounds: usize,
+    /// How long each round sends, in milliseconds.
+    pub round_ms: u64,
+    /// Messages sent one at a time for the latency.
+    pub singles: usize,
+    /// Messages in the full queue.
+    pub queued: usize,
+    /// How long a round waits for a quiet machine, in milliseconds, before it begins anyway.
+    pub patience_ms: u64,
+}
+
+impl Effort {
+    /// For the published figures.
+    pub const FULL: Self =
+        Self { rounds: 3, round_ms: 4_000, singles: 400, queued: 100_000, patience_ms: 4_000 };
+    /// To see that it works.
+    pub const QUICK: Self =
+        Self { rounds: 3, round_ms: 700, singles: 60, queued: 3_000, patience_ms: 0 };
+}
+
+/// Why there are no figures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unavailable(pub &'static str);
+
+impl Bench {
+    /// Measures.
+    ///
+    /// # Errors
+    /// What the bench needs and this machine has not.
+    ///
+    /// # Panics
+    /// When Gantry fails: figures of a failing system would be lies.
+    pub fn run(self, effort: &Effort) -> Result<Report, Unavailable> {
+        match self {
+            Self::Offload => offload::run(effort),
+            Self::Bridge => Ok(bridge::run(effort)),
+            Self::HostCost => Ok(host_cost::run(effort)),
+        }
+    }
+}
+
+/// Says on standard error what is being done.
+fn progress(what: std::fmt::Arguments<'_>) {
+    eprintln!("bench: {what}");
+}
