@@ -54,7 +54,7 @@ pub struct ModuleProfile {
 pub struct Holding {
     pub message: MessageId,
     pub fence: Fence,
-    /// How long ago work last advanced, and how long it may be silent, in milliseconds.
+    /// How long ago work last advanced (as the host passes it on: by the time of passing on), and how long it may be silent, in milliseconds.
     pub progress_ago_ms: u64,
     pub silence_ms: u64,
 }

@@ -15,8 +15,8 @@ pub(super) struct Held {
     pub(super) work: u64,
     pub(super) progressed: Moment,
     pub(super) silence: Duration,
-    /// When the host was last told of progress.
-    pub(super) told: Option<Moment>,
+    /// When the host was last told of progress, and of what silence.
+    pub(super) told: Option<(Moment, Duration)>,
 }
 
 #[derive(Clone, Debug)]

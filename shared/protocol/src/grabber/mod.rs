@@ -149,7 +149,9 @@ struct Link {
     wanted: Credit,
     given: Credit,
     /// A recall is on its way: no new want until its answer tells what counts.
-    recalling: bool,
+    recalling: Option<Credit>,
+    /// Fewer than these the host cannot take back: it had given them when it was last asked.
+    given_by_host: u64,
 }
 
 impl Grabber {
@@ -234,19 +236,23 @@ impl Grabber {
             beat_idle: beat(welcome.beat_idle_ms, BEAT_IDLE),
             wanted: Credit::default(),
             given: Credit::default(),
-            recalling: false,
+            recalling: None,
+            given_by_host: 0,
         });
         self.effects.push_back(Effect::Event(Event::Linked {
             host: self.host.clone(),
             session: welcome.session,
         }));
+        let mut unanswered: BTreeMap<MessageId, Fence> =
+            self.held.iter().map(|(message, held)| (*message, held.fence)).collect();
         for resumed in &welcome.resumed {
             let (message, fence) = (resumed.message, resumed.fence);
-            if self.held.get(&message).is_none_or(|held| held.fence != fence) {
+            if unanswered.get(&message) != Some(&fence) {
                 continue;
             }
+            unanswered.remove(&message);
             match resumed.answer {
-                ResumeAnswer::Live => self.go_on(message, fence),
+                ResumeAnswer::Live => self.go_on(message, fence, now),
                 ResumeAnswer::Applied => {
                     self.effects.push_back(Effect::Event(Event::Applied { message }));
                     self.stop(message, fence, "the verdict counts already");
@@ -256,6 +262,10 @@ impl Grabber {
                     self.stop(message, fence, "another worker has it");
                 }
             }
+        }
+        for (message, fence) in unanswered {
+            self.effects.push_back(Effect::Event(Event::Superseded { message }));
+            self.stop(message, fence, "the host said nothing of it");
         }
         self.acted(Action::Linked, now);
         self.beat(now);
@@ -267,7 +277,7 @@ impl Grabber {
     }
 
     /// The link is gone. What is complete goes on, for the host may still count it; what was still arriving is lost.
-    pub fn handle_link_lost(&mut self, now: Moment) {
+    pub fn handle_link_lost(&mut self, _now: Moment) {
         if self.link.take().is_none() {
             return;
         }
@@ -282,7 +292,6 @@ impl Grabber {
         for (message, fence) in partial {
             self.stop(message, fence, "the link was lost before the message had arrived");
         }
-        let _ = now;
         self.effects.push_back(Effect::Event(Event::LinkLost { host: self.host.clone() }));
     }
 
@@ -292,7 +301,10 @@ impl Grabber {
             HostControl::Recalled(credit) => {
                 if let Some(link) = &mut self.link {
                     link.wanted = credit;
-                    link.recalling = false;
+                    let asked = link.recalling.take().map_or(0, |asked| asked.messages);
+                    if credit.messages > asked {
+                        link.given_by_host = credit.messages;
+                    }
                 }
                 self.want();
             }
@@ -326,7 +338,8 @@ impl Grabber {
         if was_idle {
             self.beat(now);
         }
-        if self.draining || matches!(self.readiness, Readiness::NotReady { .. }) {
+        let full = self.held.len() > RESERVATIONS_PER_GRABBER_MAX;
+        if full || self.draining || matches!(self.readiness, Readiness::NotReady { .. }) {
             self.hand_back(
                 message,
                 fence,
@@ -334,6 +347,14 @@ impl Grabber {
                 "it was on its way when wants were recalled",
             );
         }
+    }
+
+    /// A stream that the host opened broke before its assignment could be read: the credit is used all the same.
+    pub fn handle_assignment_lost(&mut self) {
+        if let Some(link) = &mut self.link {
+            link.given.messages += 1;
+        }
+        self.want();
     }
 
     /// The whole body is here and matches its length and digest.
@@ -385,13 +406,16 @@ impl Grabber {
         now: Moment,
     ) {
         let Some(held) = self.of(message, fence) else { return };
-        if work <= held.work {
+        if work <= held.work || matches!(held.stage, Stage::Answered(_)) {
             return;
         }
         (held.work, held.progressed, held.silence) = (work, now, silence);
-        let due = held.told.is_none_or(|told| now.since(told) >= PROGRESS_EVERY);
+        // A longer silence that the host does not hear of would look like a stall.
+        let due = held
+            .told
+            .is_none_or(|(told, said)| silence > said || now.since(told) >= PROGRESS_EVERY);
         if due {
-            held.told = Some(now);
+            held.told = Some((now, silence));
             let frame = WorkerReservation::Progress(Progress { work, silence_ms: millis(silence) });
             self.send(message, fence, frame, false);
         }
@@ -406,6 +430,9 @@ impl Grabber {
         now: Moment,
     ) {
         let Some(held) = self.of(message, fence) else { return };
+        if matches!(held.stage, Stage::Answered(_)) {
+            return; // It was given back meanwhile.
+        }
         let frame = match processed {
             Processed::Verdict(verdict) => WorkerReservation::Verdict(verdict),
             Processed::Return(returned) => WorkerReservation::Return(returned),
@@ -423,6 +450,7 @@ impl Grabber {
         modules: Vec<ModuleProfile>,
         now: Moment,
     ) {
+        let readiness = if self.draining { Readiness::Draining } else { readiness };
         if self.readiness == readiness && self.modules == modules {
             return;
         }
@@ -443,6 +471,9 @@ impl Grabber {
 
     /// Finish what has been started, hand back the rest, want nothing.
     pub fn handle_drain(&mut self, now: Moment) {
+        if self.draining {
+            return;
+        }
         self.draining = true;
         self.readiness = Readiness::Draining;
         self.say_draining();
@@ -508,12 +539,18 @@ impl Grabber {
         self.held.get_mut(&message).filter(|held| held.fence == fence)
     }
 
-    /// After a new link: the stream is opened anew, and an answer that may have been lost is sent again.
-    fn go_on(&mut self, message: MessageId, fence: Fence) {
+    /// After a new link: the stream is opened anew, and what may have been lost is sent again.
+    fn go_on(&mut self, message: MessageId, fence: Fence, now: Moment) {
         self.effects.push_back(Effect::OpenResume { message, fence });
-        if let Some(Stage::Answered(frame)) = self.of(message, fence).map(|held| held.stage.clone())
-        {
+        let Some(held) = self.of(message, fence) else { return };
+        if let Stage::Answered(frame) = &held.stage {
+            let frame = frame.clone();
             self.send(message, fence, frame, true);
+        } else if held.work > 0 {
+            let (work, silence) = (held.work, held.silence);
+            held.told = Some((now, silence));
+            let frame = WorkerReservation::Progress(Progress { work, silence_ms: millis(silence) });
+            self.send(message, fence, frame, false);
         }
     }
 
@@ -566,18 +603,18 @@ impl Grabber {
         let (held, held_bytes) = (self.held.len() as u64, self.holding_bytes());
         let ready = matches!(self.readiness, Readiness::Ready) && !self.draining;
         let Some(link) = &mut self.link else { return };
-        if link.recalling || self.draining {
+        if link.recalling.is_some() || self.draining {
             return;
         }
         let most = (RESERVATIONS_PER_GRABBER_MAX as u64).min(self.capacity.messages);
         let free = if ready { most.saturating_sub(held) } else { 0 };
         let free_bytes = if free == 0 { 0 } else { self.capacity.bytes.saturating_sub(held_bytes) };
         let target = Credit {
-            messages: link.given.messages + free,
+            messages: (link.given.messages + free).max(link.given_by_host),
             bytes: link.given.bytes.saturating_add(free_bytes),
         };
         if target.messages < link.wanted.messages {
-            link.recalling = true;
+            link.recalling = Some(target);
             self.effects.push_back(Effect::Control(WorkerControl::Recall(target)));
         } else if target.messages > link.wanted.messages || target.bytes > link.wanted.bytes {
             link.wanted =

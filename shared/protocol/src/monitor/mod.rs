@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::frame::Hint;
 use crate::id::{Fence, MessageId};
-use crate::limits::{BEAT, BEATS_MISSED_MAX, PEERS_MAX};
+use crate::limits::{BEAT, BEAT_IDLE, BEATS_MISSED_MAX, PEERS_MAX};
 use crate::profile::{PeerProfile, Readiness};
 use crate::time::{Moment, millis};
 
@@ -27,13 +27,13 @@ impl Monitor {
             .take(PEERS_MAX)
             .map(|peer| (peer.profile.grabber.clone(), (peer, now)))
             .collect();
-        let silent_after = millis(BEAT * BEATS_MISSED_MAX);
         let mut hints = Vec::new();
         for (name, (peer, _)) in &self.peers {
             for holding in &peer.profile.holding {
-                let quiet = holding.progress_ago_ms.saturating_add(peer.heard_ago_ms);
-                let suspicious = quiet > holding.silence_ms || peer.heard_ago_ms > silent_after;
-                if suspicious && self.hinted.insert((holding.message, holding.fence)) {
+                let stalled = holding.progress_ago_ms > holding.silence_ms;
+                if (stalled || is_silent(peer))
+                    && self.hinted.insert((holding.message, holding.fence))
+                {
                     hints.push(Hint {
                         grabber: name.clone(),
                         message: holding.message,
@@ -54,12 +54,19 @@ impl Monitor {
     }
 
     /// Whether a grabber of this tier is to work: always in tier 0; in a higher one when no peer of a lower tier
-    /// lives and is ready. With no profile found, the last one read counts as current.
+    /// lives and is ready. Where nothing newer is heard of a peer, its last profile counts, for as long as it is linked.
     pub fn is_needed(&self, tier: u8) -> bool {
         !self.peers.values().any(|(peer, _)| {
             peer.profile.tier < tier
                 && peer.linked
+                && !is_silent(peer)
                 && matches!(peer.profile.readiness, Readiness::Ready | Readiness::Busy)
         })
     }
+}
+
+/// Whether a peer has missed so many beats that it may be dead.
+fn is_silent(peer: &PeerProfile) -> bool {
+    let beat = if peer.profile.holding.is_empty() { BEAT_IDLE } else { BEAT };
+    peer.heard_ago_ms > millis(beat * BEATS_MISSED_MAX)
 }

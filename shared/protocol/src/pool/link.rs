@@ -12,9 +12,12 @@ use crate::frame::{
 };
 use crate::id::{Incarnation, MessageId, Session};
 use crate::limits::{self, BEATS_MISSED_MAX, PEERS_MAX, RESERVATIONS_PER_GRABBER_MAX};
-use crate::profile::{PeerProfile, Profile};
+use crate::profile::{PeerProfile, Profile, Readiness};
 use crate::text::bounded;
 use crate::time::{Moment, millis};
+
+/// A [`crate::profile::Holding`] in a frame: four numbers of at most 10 bytes and two of at most 5.
+const HOLDING_BYTES_MAX: usize = 50;
 
 /// Who is on the other end of a link, by its certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -418,17 +421,20 @@ impl Pool {
         self.control(session, HostControl::Recalled(wanted));
     }
 
-    fn on_profile(&mut self, session: Session, key: GrabberKey, profile: Profile, now: Moment) {
+    fn on_profile(&mut self, session: Session, key: GrabberKey, mut profile: Profile, now: Moment) {
         let Some(grabber) = self.grabbers.get_mut(key) else { return };
         let own = profile.grabber == grabber.name && profile.incarnation == grabber.incarnation;
-        let bounded = profile.modules.len() <= limits::NEEDS_MAX
+        let fits = profile.modules.len() <= limits::NEEDS_MAX
             && profile.holding.len() <= RESERVATIONS_PER_GRABBER_MAX;
-        if !own || !bounded {
+        if !own || !fits {
             return self.misbehaved(
                 session,
                 key,
                 "a profile of somebody else or beyond the bounds",
             );
+        }
+        if let Readiness::NotReady { reason } = &mut profile.readiness {
+            *reason = bounded(std::mem::take(reason));
         }
         grabber.profile = Some((profile, now));
     }
@@ -486,20 +492,16 @@ fn peer_profile(grabber: &Grabber, now: Moment) -> Option<PeerProfile> {
     Some(PeerProfile { profile, linked: grabber.session.is_some(), heard_ago_ms })
 }
 
-/// Keeps a list of peers within one frame: beyond it the modules go, then what is held, then the rest.
-fn shorten(peers: &mut Vec<(GrabberKey, PeerProfile)>) {
-    let mut room = limits::CONTROL_FRAME_BYTES_MAX / 2;
-    let bytes = |peer: &PeerProfile| postcard::to_stdvec(peer).map_or(usize::MAX, |b| b.len());
-    peers.retain_mut(|(_, peer)| {
-        if bytes(peer) > room {
-            peer.profile.modules.clear();
+/// Keeps a list of peers within one frame: who takes more than its share of half of it is told of without its modules,
+/// and with only as many of its messages, those longest without progress, as have room. Name and reason have bounds of
+/// their own, for which the other half is.
+fn shorten(peers: &mut [(GrabberKey, PeerProfile)]) {
+    let share = limits::CONTROL_FRAME_BYTES_MAX / 2 / peers.len().max(1);
+    for (_, PeerProfile { profile, .. }) in peers {
+        if postcard::to_stdvec(profile).is_ok_and(|bytes| bytes.len() > share) {
+            profile.modules.clear();
+            profile.holding.sort_by_key(|held| std::cmp::Reverse(held.progress_ago_ms));
+            profile.holding.truncate(share / HOLDING_BYTES_MAX);
         }
-        if bytes(peer) > room {
-            peer.profile.holding.clear();
-        }
-        let used = bytes(peer);
-        let fits = used <= room;
-        room = room.saturating_sub(if fits { used } else { 0 });
-        fits
-    });
+    }
 }

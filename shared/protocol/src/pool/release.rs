@@ -17,7 +17,7 @@ impl Pool {
     pub(super) fn start_releasing(
         &mut self,
         id: MessageId,
-        releasing: Box<Releasing>,
+        mut releasing: Box<Releasing>,
         now: Moment,
     ) {
         let Some(entry) = self.messages.get_mut(&id) else { return };
@@ -27,7 +27,8 @@ impl Pool {
         } else {
             self.timers.clear(Timer::Unprocessed(id));
         }
-        entry.state = State::Releasing(Box::new(Releasing { started: Some(now), ..*releasing }));
+        releasing.started = Some(now);
+        entry.state = State::Releasing(releasing);
         self.release_due.entry(mailbox).or_default().insert(id);
         self.release_next(mailbox, now);
     }

@@ -1,0 +1,13 @@
+//! The pool's rules, each on its own. [`host::Host`] plays the driver: it answers what the pool asks for, at once or when
+//! the test says so.
+
+mod age;
+mod attempts;
+mod custody;
+mod host;
+mod links;
+mod operator;
+mod release;
+mod reservation;
+mod takeover;
+mod verdicts;
