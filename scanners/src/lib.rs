@@ -5,6 +5,7 @@
 
 pub mod api;
 pub mod clamd;
+pub mod command;
 pub mod registry;
 #[cfg(any(test, feature = "testkit"))]
 pub mod testkit;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::api::Module;
 use crate::clamd::{ClamdConfig, ClamdModule};
+use crate::command::{CommandConfig, CommandModule};
 use crate::yara::{YaraConfig, YaraModule};
 
 /// One `[[module]]` of a worker, resolved.
@@ -11,6 +12,7 @@ use crate::yara::{YaraConfig, YaraModule};
 pub enum ModuleConfig {
     Yara(YaraConfig),
     Clamd(ClamdConfig),
+    Command(Box<CommandConfig>),
 }
 
 /// A module that cannot be made as configured.
@@ -24,12 +26,13 @@ pub struct BuildError {
 
 impl ModuleConfig {
     /// The names that `type` may have in a configuration.
-    pub const TYPES: &[&str] = &["yara", "clamd"];
+    pub const TYPES: &[&str] = &["yara", "clamd", "command"];
 
     pub fn name(&self) -> &str {
         match self {
             Self::Yara(config) => &config.name,
             Self::Clamd(config) => &config.name,
+            Self::Command(config) => &config.name,
         }
     }
 
@@ -37,6 +40,7 @@ impl ModuleConfig {
         match self {
             Self::Yara(config) => &config.provides,
             Self::Clamd(config) => &config.provides,
+            Self::Command(config) => &config.provides,
         }
     }
 }
@@ -54,5 +58,6 @@ fn build_one(config: ModuleConfig) -> Result<Arc<dyn Module>, BuildError> {
     Ok(match config {
         ModuleConfig::Yara(config) => Arc::new(YaraModule::new(config)?),
         ModuleConfig::Clamd(config) => Arc::new(ClamdModule::new(config)),
+        ModuleConfig::Command(config) => Arc::new(CommandModule::new(*config)),
     })
 }

@@ -33,7 +33,8 @@ pub trait Module: Send + Sync {
     /// How it is now. Answers within seconds, also when the engine hangs.
     fn probe(&self) -> ModuleFuture<'_, ModuleState>;
 
-    /// Looks at a message. The outcome of the finding is never [`Unscanned`]: that is what an error is.
+    /// Looks at a message. The outcome of the finding is [`Unscanned`] only where the engine itself says that it did
+    /// not look; when it says nothing, that is an error.
     ///
     /// [`Unscanned`]: gantry_protocol::verdict::Outcome::Unscanned
     fn process<'a>(&'a self, job: &'a Job) -> ModuleFuture<'a, Result<Finding, ModuleError>>;

@@ -1,7 +1,7 @@
 //! The bytes of a message, in memory or in a temporary file. Several modules may read them at once.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -66,6 +66,33 @@ impl Source {
                 file.reader().read_to_end(&mut bytes)?;
                 Ok(bytes.into())
             }
+        }
+    }
+
+    /// The first `bytes_max` bytes, or all where there are fewer. Blocks on the disk.
+    ///
+    /// # Errors
+    /// As [`Source::read`].
+    pub fn start(&self, bytes_max: usize) -> io::Result<Bytes> {
+        match self {
+            Self::Memory(bytes) => Ok(bytes.slice(..bytes_max.min(bytes.len()))),
+            Self::File(file) => {
+                let mut bytes = Vec::new();
+                let limit = u64::try_from(bytes_max).unwrap_or(u64::MAX);
+                file.reader().take(limit).read_to_end(&mut bytes)?;
+                Ok(bytes.into())
+            }
+        }
+    }
+
+    /// Writes the whole message. Blocks on the disk.
+    ///
+    /// # Errors
+    /// When the message cannot be read to its end, or not be written.
+    pub(crate) fn write_to(&self, out: &mut dyn Write) -> io::Result<()> {
+        match self {
+            Self::Memory(bytes) => out.write_all(bytes),
+            Self::File(file) => io::copy(&mut file.reader(), out).map(|_length| ()),
         }
     }
 
@@ -147,10 +174,8 @@ fn read_at(file: &File, buffer: &mut [u8], at: u64) -> io::Result<usize> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests fail by panicking")]
 mod tests {
-    use std::io::Write;
-
     use super::*;
 
     fn source(bytes: &[u8], in_memory_max: usize) -> Source {
@@ -180,6 +205,11 @@ mod tests {
             assert_eq!(one.concat(), bytes);
             assert_eq!(other.concat(), bytes);
             assert_eq!(source.read().unwrap(), bytes);
+            assert_eq!(source.start(50).unwrap(), bytes[..50]);
+            assert_eq!(source.start(9_999).unwrap(), bytes);
+            let mut written = Vec::new();
+            source.write_to(&mut written).unwrap();
+            assert_eq!(written, bytes);
         }
     }
 

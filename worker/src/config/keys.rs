@@ -6,6 +6,7 @@ pub const KEYS: &[(&str, &[&str])] = &[
     ("[[host]]", HOST),
     ("[[module]] type yara", YARA),
     ("[[module]] type clamd", CLAMD),
+    ("[[module]] type command", COMMAND),
 ];
 
 pub(super) const TOP: &[&str] = &[
@@ -15,6 +16,7 @@ pub(super) const TOP: &[&str] = &[
     "concurrency",
     "memory_max",
     "drain_timeout",
+    "policy",
     "host",
     "module",
 ];
@@ -45,4 +47,27 @@ pub(super) const CLAMD: &[&str] = &[
     "stream_max",
     "scan_max",
     "connections_max",
+];
+
+pub(super) const COMMAND: &[&str] = &[
+    "name",
+    "type",
+    "provides",
+    "program",
+    "arguments",
+    "environment",
+    "clean",
+    "found",
+    "unscanned",
+    "encrypted",
+    "malformed",
+    "over-budget",
+    "failed",
+    "unavailable",
+    "name_prefix",
+    "name_suffix",
+    "probe",
+    "time_max",
+    "message_max",
+    "concurrency",
 ];

@@ -1,5 +1,6 @@
 //! The worker's configuration, resolved: what these types can say is valid.
 
+mod command;
 mod keys;
 mod read;
 
@@ -28,6 +29,8 @@ pub struct Config {
     pub memory_bytes_max: u64,
     /// Where messages lie that are too large for memory.
     pub scratch_dir: PathBuf,
+    /// The policy file; without one the built-in policy counts.
+    pub policy: Option<PathBuf>,
     /// After being told to stop, how long what is being processed may take before it is handed back.
     pub drain_timeout: Duration,
 }

@@ -7,10 +7,12 @@ use std::time::Duration;
 use gantry_config::{Table, Value};
 use gantry_protocol::limits;
 use gantry_scanners::clamd::{ClamdAddress, ClamdConfig};
+use gantry_scanners::command::CommandConfig;
 use gantry_scanners::registry::ModuleConfig;
 use gantry_scanners::unpack::Limits;
 use gantry_scanners::yara::YaraConfig;
 
+use super::command::command;
 use super::{Config, Host, keys};
 
 /// Hosts of one worker; each is a link with its own beats.
@@ -23,11 +25,11 @@ const RULES_MAX: usize = 1_024;
 const MEMORY_DEFAULT: u64 = 256 << 20;
 const DRAIN_TIMEOUT_DEFAULT: Duration = Duration::from_secs(60);
 
-const SECOND: Duration = Duration::from_secs(1);
-const MIB: u64 = 1 << 20;
+pub(super) const SECOND: Duration = Duration::from_secs(1);
+pub(super) const MIB: u64 = 1 << 20;
 
-const MODULE_TYPES: &str =
-    "write type = \"yara\" (rules, needs no server) or type = \"clamd\" (a ClamAV daemon)";
+const MODULE_TYPES: &str = "write type = \"yara\" (rules, needs no server), type = \"clamd\" (a ClamAV daemon) or \
+                            type = \"command\" (any program)";
 const PROVIDES: &str = "write the need that it serves, such as provides = \"virus\"";
 const RULES: &str = "write a list of files or patterns, such as [\"rules/*.yar\"]";
 
@@ -47,9 +49,11 @@ pub(super) fn config(top: &Table<'_>) -> Option<Config> {
         value.duration(SECOND..=limits::RESERVATION_TIME_MAX)
     });
 
+    let policy = top.value("policy").and_then(|value| value.path());
+
     let hosts = hosts(top);
     let tables = top.tables("module", 0..=MODULES_MAX);
-    let modules: Vec<_> = tables.iter().map(module).collect();
+    let modules: Vec<_> = tables.iter().map(|table| module(table, &scratch_dir)).collect();
     let names: Vec<_> = modules.iter().map(|module| Some(module.as_ref()?.name())).collect();
     for (index, (table, name)) in tables.iter().zip(&names).enumerate() {
         if name.is_some() && names.iter().take(index).any(|before| before == name) {
@@ -62,6 +66,7 @@ pub(super) fn config(top: &Table<'_>) -> Option<Config> {
         scratch_dir: scratch_dir?,
         concurrency,
         memory_bytes_max,
+        policy,
         drain_timeout,
         hosts: hosts?,
         modules: modules.into_iter().collect::<Option<_>>()?,
@@ -93,27 +98,32 @@ fn hosts(top: &Table<'_>) -> Option<Vec<Host>> {
 enum Type {
     Yara,
     Clamd,
+    Command,
 }
 
-fn module(table: &Table<'_>) -> Option<ModuleConfig> {
-    let kind = table
-        .required("type", MODULE_TYPES)
-        .and_then(|value| value.one_of(&[("yara", Type::Yara), ("clamd", Type::Clamd)]));
+fn module(table: &Table<'_>, scratch_dir: &Option<PathBuf>) -> Option<ModuleConfig> {
+    let words = [("yara", Type::Yara), ("clamd", Type::Clamd), ("command", Type::Command)];
+    let kind = table.required("type", MODULE_TYPES).and_then(|value| value.one_of(&words));
     // Which keys there are depends on the type.
     match kind? {
         Type::Yara => yara(table).map(ModuleConfig::Yara),
         Type::Clamd => clamd(table).map(ModuleConfig::Clamd),
+        Type::Command => {
+            let read = command(table)?;
+            let scratch_dir = scratch_dir.clone()?;
+            Some(ModuleConfig::Command(Box::new(CommandConfig { scratch_dir, ..read })))
+        }
     }
 }
 
 /// What every module has: its name and the need that it serves.
-fn identity(table: &Table<'_>) -> (Option<String>, Option<String>) {
+pub(super) fn identity(table: &Table<'_>) -> (Option<String>, Option<String>) {
     let name = table.required("name", "write a name, such as name = \"rules\"");
     let provides = table.required("provides", PROVIDES);
     (name.and_then(|value| value.name()), provides.and_then(|value| value.need()))
 }
 
-fn duration(
+pub(super) fn duration(
     table: &Table<'_>,
     key: &'static str,
     default: Duration,

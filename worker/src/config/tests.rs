@@ -2,6 +2,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use gantry_scanners::clamd::ClamdAddress;
+use gantry_scanners::command::{Argument, Meaning, NameLine};
 
 use super::*;
 
@@ -97,11 +98,16 @@ fn a_clamd_is_found_by_each_form_of_its_address() {
 fn every_key_reaches_its_place() {
     let folder = folder();
     let text = "name = 'pc-1'\nidentity = 'keys'\nscratch = 'tmp'\nconcurrency = 3\nmemory_max = '64MiB'\n\
-                drain_timeout = '5s'\n[[host]]\naddress = 'mx1:1'\ntier = 2\n\
+                drain_timeout = '5s'\npolicy = 'policy.toml'\n[[host]]\naddress = 'mx1:1'\ntier = 2\n\
                 [[module]]\nname = 'y'\ntype = 'yara'\nprovides = 'spam'\nrules = ['rules/a.yar']\nbundled = false\n\
                 concurrency = 4\nunpacked_max = '5MiB'\nratio_max = 6\nentries_max = 7\ndepth_max = 8\ntime_max = '9s'\n\
                 [[module]]\nname = 'c'\ntype = 'clamd'\nprovides = 'virus'\naddress = 'a:1'\nconnect_timeout = '1s'\n\
-                scan_timeout = '2s'\nstream_max = '3MiB'\nscan_max = '4MiB'\nconnections_max = 5\n";
+                scan_timeout = '2s'\nstream_max = '3MiB'\nscan_max = '4MiB'\nconnections_max = 5\n\
+                [[module]]\nname = 'p'\ntype = 'command'\nprovides = 'virus'\nprogram = 'bin/scan'\n\
+                arguments = ['-v', '{file}']\nenvironment = ['LANG=C']\nclean = [0]\nfound = [1, 11]\n\
+                unscanned = [2]\nencrypted = [3]\nmalformed = [4]\nover-budget = [5]\nfailed = [6]\n\
+                unavailable = [7]\nname_prefix = '{file}: '\nname_suffix = ' FOUND'\nprobe = ['/bin/true', '-x']\n\
+                time_max = '8s'\nmessage_max = '9KiB'\nconcurrency = 3\n";
     let config = Config::from_text(&folder.path().join("worker.toml"), text).unwrap();
     let seconds = Duration::from_secs;
     assert_eq!(config.identity_dir, folder.path().join("keys"));
@@ -109,7 +115,10 @@ fn every_key_reaches_its_place() {
     assert_eq!((config.concurrency, config.memory_bytes_max), (3, 64 << 20));
     assert_eq!(config.drain_timeout, seconds(5));
     assert_eq!(config.hosts[0].tier, 2);
-    let [ModuleConfig::Yara(yara), ModuleConfig::Clamd(clamd)] = config.modules.as_slice() else {
+    assert_eq!(config.policy, Some(folder.path().join("policy.toml")));
+    let [ModuleConfig::Yara(yara), ModuleConfig::Clamd(clamd), ModuleConfig::Command(command)] =
+        config.modules.as_slice()
+    else {
         panic!("{:?}", config.modules)
     };
     assert_eq!((yara.bundled, yara.concurrency, yara.rules.len()), (false, 4, 1));
@@ -119,7 +128,20 @@ fn every_key_reaches_its_place() {
     assert_eq!((clamd.connect_timeout, clamd.scan_timeout), (seconds(1), seconds(2)));
     assert_eq!((clamd.stream_bytes_max, clamd.scan_bytes_max), (3 << 20, 4 << 20));
     assert_eq!(clamd.connections_max, 5);
-    let keys = super::keys::TOP.iter().chain(super::keys::YARA).chain(super::keys::CLAMD);
+    assert_eq!(command.program, folder.path().join("bin/scan"));
+    assert_eq!(command.arguments, [Argument::Text("-v".to_owned()), Argument::File]);
+    assert_eq!(command.environment, [("LANG".to_owned(), "C".to_owned())]);
+    let codes: Vec<i32> = command.exit_codes.keys().copied().collect();
+    assert_eq!(codes, [0, 1, 2, 3, 4, 5, 6, 7, 11]);
+    assert_eq!(command.exit_codes[&11], Meaning::Found);
+    assert_eq!(command.exit_codes[&7], Meaning::Unavailable);
+    let names = NameLine { prefix: "{file}: ".to_owned(), suffix: " FOUND".to_owned() };
+    assert_eq!(command.names, Some(names));
+    assert_eq!(command.probe, Some(("/bin/true".into(), vec!["-x".to_owned()])));
+    assert_eq!((command.time_max, command.bytes_max), (seconds(8), 9 << 10));
+    assert_eq!((command.concurrency, &command.scratch_dir), (3, &folder.path().join("tmp")));
+    use super::keys::{CLAMD, COMMAND, TOP, YARA};
+    let keys = TOP.iter().chain(YARA).chain(CLAMD).chain(COMMAND);
     for key in keys.filter(|key| !["host", "module"].contains(key)) {
         assert!(text.contains(&format!("{key} = ")), "{key} is tried here");
     }
@@ -153,13 +175,13 @@ const MISTAKES: &[(&str, &str, &str)] = &[
         "type = \"yara\"",
         "type = \"yarn\"",
         "worker.toml:6: module \"rules\": type: \"yarn\": there is no such word here; did you mean \"yara\"?; write \
-         \"yara\" or \"clamd\"",
+         \"yara\" or \"clamd\" or \"command\"",
     ),
     (
         "type = \"yara\"",
         "",
-        "worker.toml:4: module \"rules\": type: it is missing; write type = \"yara\" (rules, needs no server) or type \
-         = \"clamd\" (a ClamAV daemon)",
+        "worker.toml:4: module \"rules\": type: it is missing; write type = \"yara\" (rules, needs no server), type = \
+         \"clamd\" (a ClamAV daemon) or type = \"command\" (any program)",
     ),
     (
         "rules",
@@ -210,6 +232,55 @@ fn every_mistake_names_its_line_its_key_and_the_remedy() {
     for (line, by, message) in MISTAKES {
         let told = mistakes(&with(line, by));
         assert_eq!(told.first().map(String::as_str), Some(*message), "{by}");
+    }
+}
+
+/// Each line of a `command` module, what may stand in for it, and what is said of that.
+const COMMAND_MISTAKES: &[(&str, &str, &str)] = &[
+    (
+        "program",
+        "",
+        "worker.toml:4: module \"scan\": program: it is missing; write the program's path, such as program = \
+         \"/usr/bin/clamscan\"",
+    ),
+    (
+        "arguments",
+        "arguments = [\"--file={file}\"]",
+        "worker.toml:9: module \"scan\": arguments: \"--file={file}\": {file} is only a whole argument; write \
+         \"{file}\" as an argument of its own, or leave it out for standard input",
+    ),
+    (
+        "clean",
+        "",
+        "worker.toml:4: module \"scan\": clean: it is missing; write the exit codes that say so, such as [0]",
+    ),
+    (
+        "clean",
+        "clean = [0, 1]",
+        "worker.toml:11: module \"scan\": found: 1 has another meaning already; write it once",
+    ),
+    (
+        "clean",
+        "clean = [256]",
+        "worker.toml:10: module \"scan\": clean: 256 is out of bounds; write 0 to 255",
+    ),
+    (
+        "arguments",
+        "environment = [\"LANG\"]",
+        "worker.toml:9: module \"scan\": environment: \"LANG\": it is no NAME=value; write a variable such as \
+         \"LANG=C\"",
+    ),
+];
+
+#[test]
+fn mistakes_in_a_command_are_told_too() {
+    let good = "name = \"pc-1\"\n[[host]]\naddress = \"mx1:1\"\n[[module]]\nname = \"scan\"\ntype = \"command\"\n\
+                provides = \"virus\"\nprogram = \"/usr/bin/clamscan\"\narguments = [\"{file}\"]\nclean = [0]\nfound = [1]\n";
+    assert!(mistakes(good).is_empty());
+    for (line, by, message) in COMMAND_MISTAKES {
+        let text: Vec<_> =
+            good.lines().map(|own| if own.starts_with(line) { by } else { own }).collect();
+        assert_eq!(mistakes(&text.join("\n")), [*message], "{by}");
     }
 }
 
