@@ -9,6 +9,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 /// Progress as a bar on a terminal, as plain lines elsewhere, and not at all with `--json`.
 pub struct Show {
     bar: ProgressBar,
+    terminal: bool,
     lines: bool,
     /// Tenths already shown as a line.
     tenths: AtomicU64,
@@ -25,19 +26,15 @@ impl Show {
         });
         let style = ProgressStyle::with_template("{bar:40} {pos}/{len} {msg}");
         bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-        Self { bar, lines: !json && !terminal, tenths: AtomicU64::new(0) }
+        Self { bar, terminal, lines: !json && !terminal, tenths: AtomicU64::new(0) }
     }
 
     /// Something has begun or happened.
     pub fn step(&self, text: impl Display) {
-        if self.lines {
+        if self.terminal {
+            self.bar.suspend(|| print(&text));
+        } else if self.lines {
             print(&text);
-        } else {
-            self.bar.suspend(|| {
-                if !self.bar.is_hidden() {
-                    print(&text)
-                }
-            });
         }
     }
 
