@@ -22,11 +22,19 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("gantry-mail", &[]),
     ("gantry-mime", &["gantry-mail"]),
     ("gantry-config", &["gantry-protocol"]),
+    ("gantry-operator", &["gantry-protocol", "gantry-mail"]),
     ("gantry-link", &["gantry-protocol", "gantry-mail"]),
     ("gantry-daemon", &[]),
     (
         "gantry-hook",
-        &["gantry-protocol", "gantry-mail", "gantry-link", "gantry-config", "gantry-daemon"],
+        &[
+            "gantry-protocol",
+            "gantry-mail",
+            "gantry-link",
+            "gantry-operator",
+            "gantry-config",
+            "gantry-daemon",
+        ],
     ),
     ("gantry-scanners", &["gantry-protocol", "gantry-link", "gantry-mail", "gantry-mime"]),
     (
@@ -34,6 +42,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         &[
             "gantry-protocol",
             "gantry-link",
+            "gantry-operator",
             "gantry-mail",
             "gantry-mime",
             "gantry-config",

@@ -201,6 +201,9 @@ fn log(event: &Event) {
         Event::TakenOver { message, from, to, reason, after } => {
             tracing::warn!(%message, from, to, reason, after_ms = after.as_millis(), "taken over");
         }
+        Event::Verdict { message, grabber, findings } => {
+            tracing::debug!(%message, worker = grabber, findings = findings.len(), "verdict");
+        }
         Event::Settled { message, grabber } => {
             tracing::debug!(%message, worker = grabber, "settled")
         }
@@ -210,7 +213,7 @@ fn log(event: &Event) {
         Event::VerdictRefused { message, grabber, reason } => {
             tracing::warn!(%message, worker = grabber, reason, "verdict refused");
         }
-        Event::Released { message, accepted, deferred, refused, possible_duplicates } => {
+        Event::Released { message, accepted, deferred, refused, possible_duplicates, .. } => {
             if *deferred + *refused + *possible_duplicates == 0 {
                 tracing::debug!(%message, accepted, "released");
             } else {

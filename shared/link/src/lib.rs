@@ -7,6 +7,9 @@
 //! 3. [`Server::bind`] on the host and [`connect`] on the worker make links. Both sides verify the other's
 //!    certificate before they read anything from it, and a link that is refused says why on both sides.
 //!
+//! Operators have connections of their own ([`connect_operator`], [`OperatorLink`]) on the same port, with a stream for
+//! each request.
+//!
 //! A [`HostLink`] or [`WorkerLink`] has one control stream, at the highest priority, and one bidirectional stream for each
 //! reservation ([`FrameSender`], [`FrameReceiver`]).
 
@@ -20,6 +23,7 @@ mod identity;
 mod join;
 mod link;
 mod name;
+mod operator;
 mod refusal;
 mod revocation;
 mod server;
@@ -41,6 +45,7 @@ pub use link::{
     WorkerReservationStream,
 };
 pub use name::{NameMask, NoMask, is_name};
+pub use operator::{Asked, OperatorConnection, OperatorLink, connect_operator};
 pub use refusal::{CloseCode, Refusal};
 pub use revocation::{RevocationError, Revocations};
 pub use server::{Accepted, Incoming, Server, ServerError, ServerOptions, common_version};

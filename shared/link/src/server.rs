@@ -20,10 +20,11 @@ use crate::certificate;
 use crate::desk::{self, JoinDesk};
 use crate::identity::{Clock, Identity, NodeIdentity, Role};
 use crate::link::{CONTROL_PRIORITY, Closed, HostConnection, HostLink, Wire, close};
+use crate::operator::{OPERATORS_MAX, OperatorLink};
 use crate::refusal::{CloseCode, Refusal};
 use crate::revocation::{RevocationError, Revocations};
 use crate::stream::StreamError;
-use crate::transport::{self, ALPN_JOIN, TlsError};
+use crate::transport::{self, ALPN_JOIN, ALPN_OPERATOR, TlsError};
 
 /// Connections that are between their first packet and their hello (or the end of a join) at once. Each costs a
 /// signature, so a flood of them must not fill the host.
@@ -57,6 +58,8 @@ pub struct Server {
 pub enum Incoming {
     /// A verified worker whose hello fits. The host answers with [`gantry_protocol::frame::Welcome`] or closes the link.
     Link(Box<Accepted>),
+    /// A verified operator, who asks.
+    Operator(Box<OperatorLink>),
     /// A node got a certificate, for a token or in place of the one that it has.
     Joined { remote: SocketAddr, identity: Identity },
     /// Somebody was sent away, with this sentence. Already logged; some are left out when there are too many.
@@ -106,6 +109,7 @@ impl Server {
             stamp: Mutex::new(stamp(&identity.revocations_path)),
             clock: options.clock,
             places: Arc::new(Semaphore::new(GRABBERS_MAX)),
+            operators: Arc::new(Semaphore::new(OPERATORS_MAX)),
             desk: authority.map(JoinDesk::new),
         });
         let driver = tokio::spawn(drive(endpoint.clone(), Arc::clone(&gate), sender));
@@ -122,13 +126,18 @@ impl Server {
         loop {
             let incoming = self.incoming.recv().await?;
             // It may have waited here while its certificate was revoked.
-            if let Incoming::Link(accepted) = &incoming
-                && let Err(refusal) = self.check(&accepted.identity)
-            {
-                accepted.link.connection.close(refusal.code, &refusal.text);
-                continue;
+            let refused = match &incoming {
+                Incoming::Link(accepted) => self.check(&accepted.identity).map_err(|refusal| {
+                    accepted.link.connection.close(refusal.code, &refusal.text);
+                }),
+                Incoming::Operator(link) => self.check(link.identity()).map_err(|refusal| {
+                    link.close(&refusal);
+                }),
+                Incoming::Joined { .. } | Incoming::Refused { .. } => Ok(()),
+            };
+            if refused.is_ok() {
+                return Some(incoming);
             }
-            return Some(incoming);
         }
     }
 
@@ -231,6 +240,8 @@ struct Gate {
     clock: Clock,
     /// One for each link.
     places: Arc<Semaphore>,
+    /// One for each operator's connection.
+    operators: Arc<Semaphore>,
     /// `None` where the authority's key is elsewhere.
     desk: Option<JoinDesk>,
 }
@@ -253,10 +264,10 @@ impl Gate {
         self.revocations.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn verify(&self, quic: &quinn::Connection) -> Result<Identity, Refusal> {
+    fn verify(&self, quic: &quinn::Connection, role: Role) -> Result<Identity, Refusal> {
         let chain = transport::peer_chain(quic);
         let now = (self.clock)();
-        certificate::verify(&chain, &self.authority, Role::Worker, &self.revocations(), now)
+        certificate::verify(&chain, &self.authority, role, &self.revocations(), now)
     }
 }
 
@@ -291,12 +302,16 @@ async fn greet(incoming: quinn::Incoming, gate: &Gate, sender: &mpsc::Sender<Inc
         Ok(Err(error)) => return debug!(%remote, "handshake failed: {error}"),
         Err(_) => return debug!(%remote, "handshake took too long"),
     };
-    let outcome = if transport::alpn(&quic).as_deref() == Some(ALPN_JOIN) {
-        let joined = desk::admit(&quic, gate.desk.as_ref()).await;
-        joined.map(|identity| Incoming::Joined { remote, identity })
-    } else {
-        let linked = timeout(GREETING_TIME_MAX, link(&quic, gate)).await;
-        linked.unwrap_or_else(|_| Err(said_nothing())).map(Box::new).map(Incoming::Link)
+    let outcome = match transport::alpn(&quic).as_deref() {
+        Some(ALPN_JOIN) => {
+            let joined = desk::admit(&quic, gate.desk.as_ref()).await;
+            joined.map(|identity| Incoming::Joined { remote, identity })
+        }
+        Some(ALPN_OPERATOR) => operator(&quic, gate).map(Box::new).map(Incoming::Operator),
+        _ => {
+            let linked = timeout(GREETING_TIME_MAX, link(&quic, gate)).await;
+            linked.unwrap_or_else(|_| Err(said_nothing())).map(Box::new).map(Incoming::Link)
+        }
     };
     match outcome {
         Ok(incoming) => {
@@ -321,9 +336,20 @@ pub(crate) fn said_nothing() -> Refusal {
     Refusal::new(CloseCode::Limit, text)
 }
 
+/// Verifies an operator; what is asked is read later.
+fn operator(quic: &quinn::Connection, gate: &Gate) -> Result<OperatorLink, Refusal> {
+    let identity = gate.verify(quic, Role::Operator)?;
+    let place = Arc::clone(&gate.operators).try_acquire_owned().map_err(|_| {
+        let text = format!("{OPERATORS_MAX} operators are connected already, which is the most");
+        Refusal::new(CloseCode::Limit, text)
+    })?;
+    let wire = Wire { quic: quic.clone(), peer: Arc::new(identity) };
+    Ok(OperatorLink::new(wire, place))
+}
+
 /// Verifies the peer, and only then reads its hello.
 async fn link(quic: &quinn::Connection, gate: &Gate) -> Result<Accepted, Refusal> {
-    let identity = gate.verify(quic)?;
+    let identity = gate.verify(quic, Role::Worker)?;
     let place = Arc::clone(&gate.places).try_acquire_owned().map_err(|_| {
         let text = format!("{GRABBERS_MAX} workers are linked already, which is the most");
         Refusal::new(CloseCode::Limit, text)

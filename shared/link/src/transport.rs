@@ -24,6 +24,7 @@ use rustls::{
 /// What a connection is for.
 pub(crate) const ALPN_LINK: &[u8] = b"gantry/1";
 pub(crate) const ALPN_JOIN: &[u8] = b"gantry-join/1";
+pub(crate) const ALPN_OPERATOR: &[u8] = b"gantry-op/1";
 
 /// The host name in a client's TLS greeting. A host is known by its certificate alone, and its name is learned there.
 pub(crate) const SERVER_NAME: &str = "hook.gantry.internal";
@@ -100,7 +101,7 @@ pub(crate) fn server_config(
         .with_client_cert_verifier(possession)
         .with_single_cert(chain, key)
         .map_err(TlsError::of)?;
-    tls.alpn_protocols = vec![ALPN_LINK.to_vec(), ALPN_JOIN.to_vec()];
+    tls.alpn_protocols = [ALPN_LINK, ALPN_JOIN, ALPN_OPERATOR].map(<[u8]>::to_vec).to_vec();
     // Each link proves the certificate anew: a resumed session would outlive a revocation.
     tls.send_tls13_tickets = 0;
     tls.session_storage = Arc::new(NoServerSessionStorage {});

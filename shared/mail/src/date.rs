@@ -17,6 +17,16 @@ pub fn rfc5322(unix_seconds: u64) -> String {
     format!("{day_name}, {day} {month_name} {year} {hour:02}:{minute:02}:{second:02} +0000")
 }
 
+/// The time in UTC to the millisecond as RFC 3339 writes it, such as `1970-01-01T00:00:00.000Z`: for logs that programs
+/// sort. Times after the year 9999 become its last second.
+pub fn rfc3339(unix_ms: u64) -> String {
+    let seconds = (unix_ms / 1_000).min(UNIX_SECONDS_MAX);
+    let (year, month, day) = civil(seconds / 86_400);
+    let (second, ms) = (seconds % 86_400, unix_ms % 1_000);
+    let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{ms:03}Z")
+}
+
 fn pick(names: &[&'static str], index: u64) -> &'static str {
     usize::try_from(index).ok().and_then(|index| names.get(index)).copied().unwrap_or_default()
 }
@@ -55,6 +65,14 @@ mod tests {
         ] {
             assert_eq!(rfc5322(seconds), date);
         }
+    }
+
+    #[test]
+    fn known_times() {
+        assert_eq!(rfc3339(0), "1970-01-01T00:00:00.000Z");
+        assert_eq!(rfc3339(951_782_399_999), "2000-02-28T23:59:59.999Z");
+        assert_eq!(rfc3339(1_234_567_890_007), "2009-02-13T23:31:30.007Z");
+        assert!(rfc3339(u64::MAX).starts_with("9999-12-31T23:59:59"));
     }
 
     #[test]

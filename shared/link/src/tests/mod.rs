@@ -6,6 +6,7 @@
     reason = "tests fail by panicking"
 )]
 
+mod operators;
 mod refusals;
 mod streams;
 mod tokens;

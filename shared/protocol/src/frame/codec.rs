@@ -118,6 +118,7 @@ language!(WorkerControl, CONTROL_FRAME_BYTES_MAX, {
 });
 language!(HostControl, CONTROL_FRAME_BYTES_MAX, {
     65 => Welcome, 66 => Refused, 67 => Recalled, 68 => Backlog, 69 => Peers, 70 => Notice,
+    71 => Manage,
 });
 language!(HostReservation, RESERVATION_FRAME_BYTES_MAX, { 129 => Assign, 130 => Cancel, 131 => Settled });
 language!(WorkerReservation, RESERVATION_FRAME_BYTES_MAX, {

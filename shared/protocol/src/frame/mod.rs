@@ -5,6 +5,14 @@
 //! is refused. `docs/protocol.md` lists them all.
 
 mod codec;
+#[cfg(test)]
+#[allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "tests fail by panicking"
+)]
+mod tests;
 
 use gantry_mail::Envelope;
 use serde::{Deserialize, Serialize};
@@ -43,6 +51,8 @@ pub enum HostControl {
     Peers(Peers),
     /// A sentence for the worker's operator: why it gets nothing.
     Notice(Notice),
+    /// What an operator tells this worker.
+    Manage(Manage),
 }
 
 /// A reservation's stream, host to worker.
@@ -180,6 +190,22 @@ pub struct Peers {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Notice {
     pub text: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manage {
+    pub order: Order,
+}
+
+/// What an operator tells a worker.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Order {
+    /// Takes `NotReady` back.
+    Ready,
+    /// Want nothing more; what is held is finished. Said again after each welcome, until `Ready`.
+    NotReady { reason: String },
+    /// Leave, as after SIGTERM.
+    Drain { reason: String },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -134,6 +134,8 @@ pub struct Grabber {
     capacity: Capacity,
     readiness: Readiness,
     modules: Vec<ModuleProfile>,
+    /// Why an operator made it not ready at this host, if so.
+    ordered: Option<String>,
     draining: bool,
     beats: u64,
     last_action: (Action, Moment),
@@ -166,6 +168,7 @@ impl Grabber {
                 reason: "its modules have not been asked yet".to_owned(),
             },
             modules: Vec::new(),
+            ordered: None,
             draining: false,
             beats: 0,
             last_action: (Action::Started, now),
@@ -267,6 +270,8 @@ impl Grabber {
             self.effects.push_back(Effect::Event(Event::Superseded { message }));
             self.stop(message, fence, "the host said nothing of it");
         }
+        // A host says it again after its welcome, if it still stands.
+        self.ordered = None;
         self.acted(Action::Linked, now);
         self.beat(now);
         self.tell_profile(now);
@@ -311,9 +316,10 @@ impl Grabber {
             HostControl::Notice(notice) => {
                 self.effects.push_back(Effect::Event(Event::Notice { text: bounded(notice.text) }));
             }
-            // The driver reads refusals and the monitor peers; backlog evens out the wants over several hosts.
+            // The driver reads refusals and orders, and the monitor peers; backlog evens out the wants over several hosts.
             HostControl::Welcome(_)
             | HostControl::Refused(_)
+            | HostControl::Manage(_)
             | HostControl::Backlog(_)
             | HostControl::Peers(_) => {}
         }
@@ -482,6 +488,17 @@ impl Grabber {
         self.tell_profile(now);
     }
 
+    /// An operator made it not ready at this host, with this reason, or ready again. Nothing more is wanted then; what is
+    /// held is finished.
+    pub fn handle_order(&mut self, not_ready: Option<String>, now: Moment) {
+        let not_ready = not_ready.map(bounded);
+        if self.ordered != not_ready {
+            self.ordered = not_ready;
+            self.tell_profile(now);
+            self.want();
+        }
+    }
+
     /// Points the host at a peer's reservation that looks stalled or dead.
     pub fn handle_hint(&mut self, hint: Hint) {
         if self.link.is_some() {
@@ -517,7 +534,13 @@ impl Grabber {
         Profile {
             grabber: self.config.name.clone(),
             incarnation: self.config.incarnation,
-            readiness: if busy { Readiness::Busy } else { self.readiness.clone() },
+            readiness: match (&self.ordered, &self.readiness) {
+                (Some(reason), Readiness::Ready) => {
+                    Readiness::NotReady { reason: bounded(format!("by order: {reason}")) }
+                }
+                _ if busy => Readiness::Busy,
+                (_, readiness) => readiness.clone(),
+            },
             tier: self.config.tier,
             last_action: self.last_action.0,
             last_action_ago_ms: millis(now.since(self.last_action.1)),
@@ -601,7 +624,8 @@ impl Grabber {
     /// Asks for as much as can be started now: no more, so that nothing waits here while others are idle.
     fn want(&mut self) {
         let (held, held_bytes) = (self.held.len() as u64, self.holding_bytes());
-        let ready = matches!(self.readiness, Readiness::Ready) && !self.draining;
+        let ready =
+            matches!(self.readiness, Readiness::Ready) && self.ordered.is_none() && !self.draining;
         let Some(link) = &mut self.link else { return };
         if link.recalling.is_some() || self.draining {
             return;

@@ -5,7 +5,10 @@ use std::time::Duration;
 use crate::frame::{HostControl, HostReservation};
 use crate::id::{Digest, Fence, MessageId, Session, Token};
 use crate::time::Moment;
-use crate::verdict::Verdict;
+use crate::verdict::{Finding, Verdict};
+
+/// Different replies of the next hop in one event: more would not be read.
+pub const REPLIES_TOLD_MAX: usize = 8;
 
 /// A mailbox's place in the pool's configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -230,6 +233,12 @@ pub enum Event {
         reason: &'static str,
         after: Duration,
     },
+    /// A verdict that fits has arrived; once it is stored, [`Event::Settled`] follows.
+    Verdict {
+        message: MessageId,
+        grabber: String,
+        findings: Vec<Finding>,
+    },
     Settled {
         message: MessageId,
         grabber: String,
@@ -251,6 +260,9 @@ pub enum Event {
         deferred: u16,
         refused: u16,
         possible_duplicates: u16,
+        /// What the next hop said, each different reply once, and to how many recipients; at most
+        /// [`REPLIES_TOLD_MAX`].
+        replies: Vec<(ReleaseResult, String, u16)>,
     },
     Done {
         message: MessageId,

@@ -26,6 +26,8 @@ pub(super) struct Grabber {
     serves: Vec<bool>,
     /// Why it gets nothing: another policy.
     pub(super) barred: Option<String>,
+    /// Why an operator made it not ready: it gets nothing until it is made ready again.
+    pub(super) ordered: Option<String>,
     pub(super) tier: u8,
     /// What it asked for and what it was given since the session began.
     pub(super) wanted: Credit,
@@ -62,6 +64,7 @@ impl Grabber {
     pub(super) fn is_available(&self) -> bool {
         self.session.is_some()
             && self.barred.is_none()
+            && self.ordered.is_none()
             && !self.draining
             && !self.silent
             && self.free() > 0
@@ -189,6 +192,7 @@ impl Grabbers {
                 capabilities: BTreeSet::new(),
                 serves: Vec::new(),
                 barred: None,
+                ordered: None,
                 tier: 0,
                 wanted: Credit::default(),
                 given: Credit::default(),

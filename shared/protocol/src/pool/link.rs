@@ -7,8 +7,8 @@ use super::entry::{Blame, Charge, State};
 use super::grabbers::{Grabber, GrabberKey};
 use super::{Pool, Timer};
 use crate::frame::{
-    Backlog, Credit, Hello, Hint, HostControl, Notice, Peers, Refused, RefusedCode, Resume,
-    ResumeAnswer, Resumed, Welcome, WorkerControl,
+    Backlog, Credit, Hello, Hint, HostControl, Manage, Notice, Order, Peers, Refused, RefusedCode,
+    Resume, ResumeAnswer, Resumed, Welcome, WorkerControl,
 };
 use crate::id::{Incarnation, MessageId, Session};
 use crate::limits::{self, BEATS_MISSED_MAX, PEERS_MAX, RESERVATIONS_PER_GRABBER_MAX};
@@ -77,6 +77,7 @@ impl Pool {
             let needs = self.config.mailboxes.iter().map(|mailbox| mailbox.needs.as_slice());
             grabber.set_capabilities(both, needs);
             grabber.barred.clone_from(&barred);
+            grabber.ordered = self.orders.get(&peer.name).cloned();
             grabber.tier = hello.tier;
             (grabber.wanted, grabber.given) = (Credit::default(), Credit::default());
             grabber.draining = false;
@@ -97,6 +98,12 @@ impl Pool {
         );
         if let Some(text) = barred {
             self.control(session, HostControl::Notice(Notice { text }));
+        }
+        if let Some(reason) = self.orders.get(&peer.name).cloned() {
+            self.control(
+                session,
+                HostControl::Manage(Manage { order: Order::NotReady { reason } }),
+            );
         }
         self.event(Event::Linked { grabber: peer.name });
         self.heard(key, now);

@@ -37,7 +37,7 @@ use std::time::Duration;
 pub use config::{Config, MailboxConfig, WhenUnprocessed};
 pub use effect::{
     Answer, Assigned, Assignment, Change, Custody, Effect, Event, MailboxIndex, Marked,
-    RecipientResult, Recovered, ReleaseResult, Stored, StoredLog, StoredState,
+    REPLIES_TOLD_MAX, RecipientResult, Recovered, ReleaseResult, Stored, StoredLog, StoredState,
 };
 pub use link::LinkPeer;
 pub use operator::{Operation, OperatorError};
@@ -92,6 +92,8 @@ pub struct Pool {
     release_due: BTreeMap<MailboxIndex, BTreeSet<MessageId>>,
     releasing: BTreeMap<MailboxIndex, usize>,
     grabbers: Grabbers,
+    /// Workers that an operator made not ready, with the reason, whether they are linked or not.
+    orders: BTreeMap<String, String>,
     /// Reserved messages whose module has been silent too long.
     stalled: BTreeSet<MessageId>,
     /// Suspects that are reserved.
@@ -117,6 +119,7 @@ impl Pool {
             release_due: BTreeMap::new(),
             releasing: BTreeMap::new(),
             grabbers: Grabbers::default(),
+            orders: BTreeMap::new(),
             stalled: BTreeSet::new(),
             suspects_out: BTreeSet::new(),
             timers: Timers::default(),

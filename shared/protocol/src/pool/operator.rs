@@ -1,9 +1,13 @@
-//! Operators' decisions about messages that were set aside: conditional on their state, and safe to repeat.
+//! Operators' decisions: about messages that were set aside, and about workers. Conditional on what they are about, and
+//! safe to repeat.
 
 use super::Pool;
 use super::effect::{Change, StoredState};
 use super::entry::{Entry, Next, State};
+use crate::frame::{HostControl, Manage, Order};
 use crate::id::MessageId;
+use crate::limits::GRABBERS_MAX;
+use crate::text::bounded;
 use crate::time::Moment;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +25,16 @@ pub enum OperatorError {
     Unknown { id: MessageId },
     #[error("message {id} is {actual}, not {wanted}; nothing was changed")]
     WrongState { id: MessageId, actual: &'static str, wanted: &'static str },
+    #[error(
+        "no worker {name:?} has linked to this host since it started; `status` shows those that have"
+    )]
+    UnknownWorker { name: String },
+    #[error("worker {name} is not linked to this host now, so it cannot be told to leave")]
+    NotLinked { name: String },
+    #[error(
+        "{GRABBERS_MAX} workers are not ready by order already, which is the most; make some ready again"
+    )]
+    TooManyOrders,
 }
 
 impl Pool {
@@ -51,6 +65,62 @@ impl Pool {
         }
         self.assign(now);
         Ok(())
+    }
+
+    /// Tells a worker what an operator wants of it. One that is made not ready gets nothing until it is made ready again,
+    /// however often it links anew.
+    ///
+    /// # Errors
+    /// [`OperatorError::UnknownWorker`] for a name that nobody has linked with, [`OperatorError::NotLinked`] for one that
+    /// cannot be told to leave.
+    pub fn handle_order(
+        &mut self,
+        name: &str,
+        order: Order,
+        now: Moment,
+    ) -> Result<(), OperatorError> {
+        let unknown = || OperatorError::UnknownWorker { name: bounded(name) };
+        let key = self.grabbers.by_name(name);
+        let session = key.and_then(|key| self.grabbers.get(key)).and_then(|g| g.session);
+        match &order {
+            Order::Ready => {
+                if self.orders.remove(name).is_none() && key.is_none() {
+                    return Err(unknown());
+                }
+            }
+            Order::NotReady { reason } => {
+                if key.is_none() && !self.orders.contains_key(name) {
+                    return Err(unknown());
+                }
+                if self.orders.len() >= GRABBERS_MAX && !self.orders.contains_key(name) {
+                    return Err(OperatorError::TooManyOrders);
+                }
+                self.orders.insert(name.to_owned(), bounded(reason.as_str()));
+            }
+            Order::Drain { .. } if key.is_none() => return Err(unknown()),
+            Order::Drain { .. } if session.is_none() => {
+                return Err(OperatorError::NotLinked { name: name.to_owned() });
+            }
+            Order::Drain { .. } => {}
+        }
+        if let Some(grabber) = key.and_then(|key| self.grabbers.get_mut(key)) {
+            grabber.ordered = self.orders.get(name).cloned();
+        }
+        if let Some(session) = session {
+            self.control(session, HostControl::Manage(Manage { order }));
+        }
+        self.assign(now);
+        Ok(())
+    }
+
+    /// Workers that are not ready by order, each with the reason: what a driver keeps over its restarts.
+    pub fn orders(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.orders.iter().map(|(name, reason)| (name.as_str(), reason.as_str()))
+    }
+
+    /// What [`Pool::orders`] gave before the restart. To be called before any worker links.
+    pub fn restore_orders(&mut self, orders: impl IntoIterator<Item = (String, String)>) {
+        self.orders = orders.into_iter().take(GRABBERS_MAX).collect();
     }
 }
 

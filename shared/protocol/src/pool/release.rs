@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::effect::{
-    Answer, Change, Effect, Event, MailboxIndex, Marked, RecipientResult, ReleaseResult, Stored,
-    StoredLog, StoredState,
+    Answer, Change, Effect, Event, MailboxIndex, Marked, REPLIES_TOLD_MAX, RecipientResult,
+    ReleaseResult, Stored, StoredLog, StoredState,
 };
 use super::entry::{End, Entry, Releasing, State, Step};
 use super::settle::Plan;
@@ -139,6 +139,7 @@ impl Pool {
             deferred,
             refused,
             possible_duplicates: unknown,
+            replies: replies(&results),
         });
         let Some(entry) = self.messages.get_mut(&id) else { return };
         let (upstream, storing) = (entry.is_upstream(), entry.storing.is_some());
@@ -368,6 +369,20 @@ impl Pool {
         entry.releasing_mut().filter(|releasing| releasing.step == step)?;
         Some((id, mailbox))
     }
+}
+
+/// Each different reply once, in the order of their coming.
+fn replies(results: &[RecipientResult]) -> Vec<(ReleaseResult, String, u16)> {
+    let mut replies: Vec<(ReleaseResult, String, u16)> = Vec::new();
+    for RecipientResult { result, reply, .. } in results {
+        let known = replies.iter_mut().find(|(kind, said, _)| kind == result && said == reply);
+        if let Some((_, _, count)) = known {
+            *count = count.saturating_add(1);
+        } else if replies.len() < REPLIES_TOLD_MAX {
+            replies.push((*result, reply.clone(), 1));
+        }
+    }
+    replies
 }
 
 impl Releasing {

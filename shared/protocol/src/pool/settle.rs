@@ -76,6 +76,8 @@ impl Pool {
             );
             return self.refuse_verdict(session, key, id, fence, reason);
         }
+        let (grabber, findings) = (self.grabbers.name(key), verdict.findings.clone());
+        self.event(Event::Verdict { message: id, grabber, findings });
         self.forget_reservation(id, key);
         let Some(entry) = self.messages.get_mut(&id) else { return };
         let upstream = entry.is_upstream();

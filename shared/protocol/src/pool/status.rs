@@ -5,7 +5,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::Pool;
-use super::entry::State;
+use super::entry::{Entry, State};
+use crate::id::MessageId;
 use crate::profile::{Profile, Readiness};
 use crate::time::{Moment, millis};
 
@@ -76,6 +77,9 @@ pub struct WorkerStatus {
     pub readiness: String,
     /// Why it is given nothing, if so.
     pub barred: Option<String>,
+    /// Why an operator made it not ready, if so.
+    #[serde(default)]
+    pub ordered: Option<String>,
     /// It has missed three beats while holding something.
     pub silent: bool,
     pub draining: bool,
@@ -117,21 +121,7 @@ impl Pool {
                 status.backlog.oldest_s = status.backlog.oldest_s.max(age_s);
             }
             if status.messages.len() < messages_max {
-                let mailbox = self.config.mailboxes.get(usize::from(entry.mailbox.0));
-                status.messages.push(MessageStatus {
-                    id: id.to_string(),
-                    mailbox: mailbox.map(|mailbox| mailbox.name.clone()).unwrap_or_default(),
-                    state: match entry.reservation() {
-                        Some(reservation) => {
-                            format!("dispatched for {}", self.grabbers.name(reservation.grabber))
-                        }
-                        None => entry.state_name().to_owned(),
-                    },
-                    age_s,
-                    attempts: entry.attempts,
-                    length: entry.length,
-                    reasons: entry.reasons(),
-                });
+                status.messages.push(self.message_status(*id, entry, now));
             }
         }
         status.workers = self
@@ -144,6 +134,7 @@ impl Pool {
                 provides: grabber.capabilities.iter().cloned().collect(),
                 readiness: readiness(grabber.profile.as_ref().map(|(profile, _)| profile)),
                 barred: grabber.barred.clone(),
+                ordered: grabber.ordered.clone(),
                 silent: grabber.silent,
                 draining: grabber.draining,
                 heard_ago_ms: millis(now.since(grabber.last_heard)),
@@ -153,6 +144,52 @@ impl Pool {
             })
             .collect();
         status
+    }
+
+    /// The first `max` messages whose state `wanted` accepts by its word (`reserved` for those that are dispatched), oldest
+    /// first, and how many more there are.
+    pub fn messages(
+        &self,
+        wanted: impl Fn(&str) -> bool,
+        max: usize,
+        now: Moment,
+    ) -> (Vec<MessageStatus>, u64) {
+        let mut messages = Vec::new();
+        let mut more = 0;
+        for (id, entry) in &self.messages {
+            if !wanted(entry.state_name()) {
+                continue;
+            }
+            if messages.len() < max {
+                messages.push(self.message_status(*id, entry, now));
+            } else {
+                more += 1;
+            }
+        }
+        (messages, more)
+    }
+
+    /// One message; `None` where it is not here.
+    pub fn message(&self, id: MessageId, now: Moment) -> Option<MessageStatus> {
+        self.messages.get(&id).map(|entry| self.message_status(id, entry, now))
+    }
+
+    fn message_status(&self, id: MessageId, entry: &Entry, now: Moment) -> MessageStatus {
+        let mailbox = self.config.mailboxes.get(usize::from(entry.mailbox.0));
+        MessageStatus {
+            id: id.to_string(),
+            mailbox: mailbox.map(|mailbox| mailbox.name.clone()).unwrap_or_default(),
+            state: match entry.reservation() {
+                Some(reservation) => {
+                    format!("dispatched for {}", self.grabbers.name(reservation.grabber))
+                }
+                None => entry.state_name().to_owned(),
+            },
+            age_s: now.since(entry.since).as_secs(),
+            attempts: entry.attempts,
+            length: entry.length,
+            reasons: entry.reasons(),
+        }
     }
 }
 

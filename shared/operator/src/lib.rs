@@ -1,0 +1,314 @@
+//! What operators ask a host and what it answers, and how people see it.
+//!
+//! Pure: the same words travel through the hook's control socket, as one line of JSON each, and over QUIC, as one stream
+//! each. `gantry-hook` and `gantry` show the answers alike ([`show`], [`table`]).
+
+pub mod show;
+pub mod table;
+
+use std::fmt;
+
+use gantry_protocol::pool::{MessageStatus, Status, StoredState};
+use serde::{Deserialize, Serialize};
+
+/// The longest request, in bytes: ids, names and one reason.
+pub const REQUEST_BYTES_MAX: usize = 16 * 1024;
+/// The longest reply, in bytes. A status shows at most [`MESSAGES_MAX`] messages.
+pub const REPLY_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Messages in one status, queue or list.
+pub const MESSAGES_MAX: usize = 1_000;
+/// As much of a header block as `show` prints, in bytes.
+pub const HEADER_SHOWN_BYTES_MAX: usize = 64 * 1024;
+/// The longest reason for an action, in bytes: a sentence, as in the protocol.
+pub const REASON_BYTES_MAX: usize = gantry_protocol::limits::TEXT_BYTES_MAX;
+
+/// What an operator asks. What changes something is conditional on the message's state, can be repeated safely, and
+/// stands in the host's audit log before it is done.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "ask", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Request {
+    Status,
+    /// Messages in these states, oldest first; all states where none is named.
+    Queue {
+        #[serde(default)]
+        states: Vec<QueueState>,
+    },
+    /// One message's life.
+    Message {
+        id: String,
+    },
+    List {
+        aside: Aside,
+    },
+    Show {
+        aside: Aside,
+        id: String,
+    },
+    Release {
+        aside: Aside,
+        id: String,
+        #[serde(default)]
+        reason: Option<String>,
+    },
+    Delete {
+        aside: Aside,
+        id: String,
+        #[serde(default)]
+        reason: Option<String>,
+    },
+    /// What a worker is to do.
+    Manage {
+        node: String,
+        order: Order,
+        #[serde(default)]
+        reason: Option<String>,
+    },
+    /// The revocation list has changed.
+    Reload,
+}
+
+impl Request {
+    /// Why it is asked, where the operator said so.
+    pub fn reason(&self) -> Option<&str> {
+        match self {
+            Self::Release { reason, .. }
+            | Self::Delete { reason, .. }
+            | Self::Manage { reason, .. } => reason.as_deref(),
+            _ => None,
+        }
+    }
+}
+
+/// What an operator tells a worker, through its hosts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Order {
+    /// Takes [`Order::NotReady`] back.
+    Ready,
+    /// Nothing more is assigned to it, also after it has linked anew, until it is told [`Order::Ready`]. What it holds
+    /// it finishes.
+    NotReady,
+    /// It finishes what it has begun, hands back the rest, and ends, as after SIGTERM.
+    Drain,
+}
+
+impl fmt::Display for Order {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Ready => "ready",
+            Self::NotReady => "not-ready",
+            Self::Drain => "drain",
+        })
+    }
+}
+
+/// Where a message is, in the words of `gantry queue --state`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum QueueState {
+    Waiting,
+    Dispatched,
+    Settling,
+    Releasing,
+    Held,
+    Quarantined,
+}
+
+impl QueueState {
+    /// Whether a message is in this state, by the state's words in a [`MessageStatus`].
+    pub fn matches(self, words: &str) -> bool {
+        match self {
+            Self::Waiting => words == "waiting",
+            Self::Dispatched => words.starts_with("dispatched") || words == "reserved",
+            Self::Settling => words == "settling",
+            Self::Releasing => words == "releasing",
+            Self::Held => words == "held",
+            Self::Quarantined => words == "quarantined",
+        }
+    }
+}
+
+/// Where a message was set aside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Aside {
+    Held,
+    Quarantined,
+}
+
+impl Aside {
+    pub fn state(self) -> StoredState {
+        match self {
+            Self::Held => StoredState::Held,
+            Self::Quarantined => StoredState::Quarantined,
+        }
+    }
+
+    /// The word for a message that lies there.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Held => "held",
+            Self::Quarantined => "quarantined",
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reply {
+    Status(Box<HookStatus>),
+    Queue(Box<Queue>),
+    Message(Box<MessageLife>),
+    List(Vec<ListedMessage>),
+    Show(Box<ShownMessage>),
+    Done,
+    /// Nothing was changed, and why, with what to do about it.
+    Refused(String),
+}
+
+/// The hook's state as `status --json` prints it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct HookStatus {
+    pub host: String,
+    pub version: String,
+    /// Whether a hook runs; else the spool was read while none did.
+    pub running: bool,
+    pub epoch: u32,
+    pub pid: u32,
+    pub uptime_s: u64,
+    /// Why no mail is taken, if so.
+    pub intake_stopped: Option<String>,
+    pub mailboxes: Vec<String>,
+    #[serde(flatten)]
+    pub pool: Status,
+}
+
+/// Messages of one host.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Queue {
+    /// The oldest ones, at most [`MESSAGES_MAX`].
+    pub messages: Vec<MessageStatus>,
+    /// How many more there are.
+    pub more: u64,
+}
+
+/// A message that was set aside, as the lists show it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListedMessage {
+    pub id: String,
+    pub mailbox: String,
+    /// RFC 5322.
+    pub received: String,
+    pub length: u64,
+    pub sender: String,
+    pub recipients: Vec<String>,
+    pub reasons: Vec<String>,
+}
+
+/// One message that was set aside, with all that is known of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShownMessage {
+    #[serde(flatten)]
+    pub listed: ListedMessage,
+    pub digest: String,
+    pub helo: String,
+    pub address: Option<String>,
+    /// Each module's finding, in words.
+    pub findings: Vec<String>,
+    /// What recipients got so far.
+    pub results: Vec<String>,
+    /// The header block, its unprintable bytes replaced; at most [`HEADER_SHOWN_BYTES_MAX`].
+    pub header: String,
+}
+
+/// One message's life at one host, as far as its hook remembers it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MessageLife {
+    pub id: String,
+    pub host: String,
+    /// Empty where it is not known any more.
+    pub mailbox: String,
+    /// As in a queue; `gone` when it is here no more.
+    pub state: String,
+    /// RFC 5322; what stands here and below is known only while the message is here.
+    pub received: Option<String>,
+    pub length: Option<u64>,
+    pub attempts: u8,
+    pub sender: Option<String>,
+    pub recipients: Vec<String>,
+    /// What the modules found, of the verdict that is stored with it.
+    pub findings: Vec<String>,
+    /// What recipients got so far, as stored with it.
+    pub results: Vec<String>,
+    pub reasons: Vec<String>,
+    /// Oldest first.
+    pub steps: Vec<Step>,
+    /// Why there are no earlier steps, if so: the hook keeps them in memory, and only so many.
+    pub forgotten: Option<String>,
+}
+
+/// One transition in a message's life.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Step {
+    /// Milliseconds since 1970, by the host's clock.
+    pub unix_ms: u64,
+    /// One word, such as `marked`, `dispatched`, `verdict`, `released`.
+    pub what: String,
+    /// The worker, where it is one's doing; the operator's name where it is an operator's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+    /// In words: findings with module, engine and signatures; the next hop's replies; reasons.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub detail: String,
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+mod tests {
+    use super::*;
+
+    /// What an operator one version older or newer sends and reads.
+    #[test]
+    fn requests_have_the_words_that_the_protocol_document_shows() {
+        for (text, request) in [
+            (r#"{"ask":"status"}"#, Request::Status),
+            (
+                r#"{"ask":"queue","states":["held"]}"#,
+                Request::Queue { states: vec![QueueState::Held] },
+            ),
+            (r#"{"ask":"queue"}"#, Request::Queue { states: vec![] }),
+            (r#"{"ask":"message","id":"3-1a7"}"#, Request::Message { id: "3-1a7".to_owned() }),
+            (
+                r#"{"ask":"release","aside":"quarantined","id":"3-1a7"}"#,
+                Request::Release {
+                    aside: Aside::Quarantined,
+                    id: "3-1a7".to_owned(),
+                    reason: None,
+                },
+            ),
+            (
+                r#"{"ask":"manage","node":"pc-1","order":"not-ready","reason":"new disk"}"#,
+                Request::Manage {
+                    node: "pc-1".to_owned(),
+                    order: Order::NotReady,
+                    reason: Some("new disk".to_owned()),
+                },
+            ),
+        ] {
+            assert_eq!(serde_json::from_str::<Request>(text).unwrap(), request);
+            let again = serde_json::to_string(&request).unwrap();
+            assert_eq!(serde_json::from_str::<Request>(&again).unwrap(), request);
+        }
+        assert!(
+            serde_json::from_str::<Request>(r#"{"ask":"message","id":"3-1","more":1}"#).is_err()
+        );
+        assert!(serde_json::from_str::<Request>(r#"{"ask":"explode"}"#).is_err());
+    }
+
+    #[test]
+    fn states_are_known_by_their_words() {
+        assert!(QueueState::Dispatched.matches("dispatched for pc-1"));
+        assert!(!QueueState::Waiting.matches("dispatched for pc-1"));
+        assert!(QueueState::Held.matches("held"));
+    }
+}
