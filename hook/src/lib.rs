@@ -7,6 +7,7 @@ pub mod config;
 pub mod disk;
 pub mod exit;
 pub mod intake;
+pub mod local;
 pub mod release;
 pub mod service;
 pub mod spool;

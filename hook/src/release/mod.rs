@@ -1,12 +1,22 @@
 //! Ways out: what hands a processed message on.
 
 mod capabilities;
+mod command;
+mod directory;
 mod letter;
+mod lines;
 mod order;
 mod smtp;
+#[cfg(test)]
+mod testing;
 mod trace;
+mod way;
 
 pub use capabilities::{Capabilities, Offered};
+pub use command::{Argument, CommandRelease, CommandReleaseConfig};
+pub use directory::{DirectoryRelease, DirectoryReleaseConfig, EnvelopeForm, FolderFormat};
 pub use letter::Identity;
+pub use lines::LineEnds;
 pub use smtp::{ProbeError, SmtpRelease, SmtpReleaseConfig, SmtpTimeouts, probe, release};
 pub use trace::TraceKey;
+pub use way::Way;

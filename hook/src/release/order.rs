@@ -65,3 +65,42 @@ pub(super) fn envelope_recipients(envelope: &Envelope, indexes: &[u16]) -> Vec<R
     let known = &envelope.recipients;
     indexes.iter().filter_map(|&index| known.get(usize::from(index)).cloned()).collect()
 }
+
+/// A release that a way out has begun: what is known of the message, who is to be served with what, and what can be
+/// told of the others at once.
+pub(super) struct Plan {
+    pub(super) header: Header,
+    pub(super) groups: Vec<Group>,
+    pub(super) results: Vec<RecipientResult>,
+}
+
+/// Reads a message's verdict and envelope; what neither of them lets a way out do is in the results already.
+pub(super) async fn plan<D: Disk>(
+    spool: &Arc<Spool<D>>,
+    id: MessageId,
+    recipients: Vec<u16>,
+) -> Result<Plan, Vec<RecipientResult>> {
+    let (header, log) = match load(spool, id).await {
+        Ok(loaded) => loaded,
+        Err(error) => return Err(all(&recipients, ReleaseResult::Deferred, &error.to_string())),
+    };
+    let mut results = Vec::new();
+    let known = header.envelope.recipients.len();
+    let mut serve = groups(log.verdict.as_ref(), recipients);
+    serve.retain_mut(|group| {
+        if group.body != Body::Original {
+            // The original in its place might be just what the verdict wanted replaced.
+            let reply =
+                "hand the message on: its body was to be replaced, and the spool has no other";
+            results.extend(all(&group.recipients, ReleaseResult::Deferred, reply));
+            return false;
+        }
+        let (to, unknown): (Vec<u16>, Vec<u16>) =
+            group.recipients.iter().partition(|&&index| usize::from(index) < known);
+        let reply = "the envelope has no such recipient";
+        results.extend(all(&unknown, ReleaseResult::Refused, reply));
+        group.recipients = to;
+        !group.recipients.is_empty()
+    });
+    Ok(Plan { header, groups: serve, results })
+}

@@ -8,6 +8,10 @@ pub const EX_USAGE: u8 = 64;
 pub const EX_DATAERR: u8 = 65;
 /// A file that was named cannot be read.
 pub const EX_NOINPUT: u8 = 66;
+/// There is no such user: what a delivery program says of an address.
+pub const EX_NOUSER: u8 = 67;
+/// There is no such host.
+pub const EX_NOHOST: u8 = 68;
 /// What it takes is not there: no hook is running, no host answers.
 pub const EX_UNAVAILABLE: u8 = 69;
 /// A defect in Gantry.
