@@ -170,7 +170,12 @@ pub fn put_on_top<'a>(out: &'a [u8], original: &[u8]) -> Result<&'a str, String>
         ));
     };
     let top = std::str::from_utf8(top).map_err(|error| format!("on top: {error}"))?;
-    for line in top.split_inclusive("\r\n") {
+    // Where the original has no header block, the fields need an empty line to end them.
+    let fields = match top.strip_suffix("\r\n\r\n") {
+        Some(_) if !begins_with_field(original) => &top[..top.len() - 2],
+        _ => top,
+    };
+    for line in fields.split_inclusive("\r\n") {
         let name = line.split(':').next().unwrap_or_default().to_ascii_lowercase();
         let folded = line.starts_with([' ', '\t']);
         if !line.ends_with("\r\n") || !(folded || OURS.contains(&name.as_str())) {
@@ -178,6 +183,13 @@ pub fn put_on_top<'a>(out: &'a [u8], original: &[u8]) -> Result<&'a str, String>
         }
     }
     Ok(top)
+}
+
+/// Whether the first line is a header field (RFC 5322, 2.2) or ends an empty header block.
+fn begins_with_field(message: &[u8]) -> bool {
+    let name =
+        message.iter().take_while(|byte| (b'!'..=b'~').contains(*byte) && **byte != b':').count();
+    message.starts_with(b"\r\n") || (name > 0 && message.get(name) == Some(&b':'))
 }
 
 #[cfg(test)]
@@ -193,6 +205,7 @@ mod tests {
         for wrong in ["Subject: y\r\n", "X-Gantry: clean", "X-Gantry: clean\n", "\r\n"] {
             assert!(put_on_top(&with(wrong), original).is_err(), "{wrong:?}");
         }
+        assert!(put_on_top(b"X-Gantry: clean\r\n\r\nno field\r\n", b"no field\r\n").is_ok());
         assert!(put_on_top(b"X-Gantry: clean\r\nSubject: x\r\n\r\nText\r\n", original).is_err());
     }
 }

@@ -8,7 +8,7 @@ use super::rig::{Custody, Rig, Round, round, singles};
 use super::{Effort, progress};
 
 const PEER: &str = "the source straight to the sink";
-const SIZES: [(&str, usize); 2] = [("5 KB", 5_000), ("100 KB", 100_000)];
+const SIZES: [(&str, usize); 3] = [("5 KB", 5_000), ("100 KB", 100_000), ("5 MB", 5_000_000)];
 const CONNECTIONS: [usize; 2] = [4, 16];
 
 pub(super) fn run(effort: &Effort) -> Report {
@@ -19,11 +19,16 @@ pub(super) fn run(effort: &Effort) -> Report {
         let letters = Letters::of(size);
         for connections in CONNECTIONS {
             let case = format!("{name}, {connections} at once");
-            progress(format_args!("{case}"));
-            rates(&mut findings, &rig, &direct, &letters, &case, connections, effort);
+            if effort.wants(&case) {
+                progress(format_args!("{case}"));
+                rates(&mut findings, &rig, &direct, &letters, &case, connections, effort);
+            }
         }
-        progress(format_args!("{name}, one at a time"));
-        latency(&mut findings, &rig, &direct, &letters, name, effort);
+        let case = format!("{name}, one at a time");
+        if effort.wants(&case) {
+            progress(format_args!("{case}"));
+            latency(&mut findings, &rig, &direct, &letters, &case, effort);
+        }
     }
     findings.report()
 }
@@ -72,7 +77,7 @@ fn latency(
     rig: &Rig,
     direct: &Target,
     letters: &Letters,
-    name: &str,
+    case: &str,
     effort: &Effort,
 ) {
     let ways = ways(rig, direct);
@@ -91,15 +96,14 @@ fn latency(
     };
     for (custody, rounds) in Custody::BOTH.into_iter().zip(ours) {
         for (share, quantile) in [(0.5, "p50"), (0.99, "p99")] {
-            let case = |what: &str| {
-                format!("{name}, one at a time, {}: added until {what}, {quantile}", custody.name())
-            };
+            let named =
+                |what: &str| format!("{case}, {}: added until {what}, {quantile}", custody.name());
             let answered = |rounds| middle(rounds, &|round| round.answered(share));
             let arrived = |rounds| middle(rounds, &|round| round.arrived(share));
             let (without, without_out) = (answered(peer), arrived(peer));
-            let added = Row::new(case("answered"), answered(rounds) - without, "ms");
+            let added = Row::new(named("answered"), answered(rounds) - without, "ms");
             findings.add(added.beside(PEER, without));
-            let added = Row::new(case("out"), arrived(rounds) - without_out, "ms");
+            let added = Row::new(named("out"), arrived(rounds) - without_out, "ms");
             findings.add(added.beside(PEER, without_out));
         }
     }

@@ -26,7 +26,7 @@ pub enum Bench {
 }
 
 /// How thorough.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Effort {
     /// Rounds of each case; the median counts. At least three.
     pub rounds: usize,
@@ -38,15 +38,33 @@ pub struct Effort {
     pub queued: usize,
     /// How long a round waits for a quiet machine, in milliseconds, before it begins anyway.
     pub patience_ms: u64,
+    /// Cases without this text in their names are left out.
+    pub only: String,
 }
 
 impl Effort {
     /// For the published figures.
-    pub const FULL: Self =
-        Self { rounds: 3, round_ms: 4_000, singles: 400, queued: 100_000, patience_ms: 4_000 };
+    pub const FULL: Self = Self {
+        rounds: 3,
+        round_ms: 4_000,
+        singles: 400,
+        queued: 100_000,
+        patience_ms: 4_000,
+        only: String::new(),
+    };
     /// To see that it works.
-    pub const QUICK: Self =
-        Self { rounds: 3, round_ms: 700, singles: 60, queued: 3_000, patience_ms: 0 };
+    pub const QUICK: Self = Self {
+        rounds: 3,
+        round_ms: 700,
+        singles: 60,
+        queued: 3_000,
+        patience_ms: 0,
+        only: String::new(),
+    };
+
+    fn wants(&self, case: &str) -> bool {
+        case.contains(&self.only)
+    }
 }
 
 /// Why there are no figures.

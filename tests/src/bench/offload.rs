@@ -44,6 +44,9 @@ pub(super) fn run(effort: &Effort) -> Result<Report, Unavailable> {
         let letters = Letters::of(size);
         for connections in CONNECTIONS {
             let case = format!("{name}, {connections} at once");
+            if !effort.wants(&case) {
+                continue;
+            }
             progress(format_args!("{case}: {} bytes", letters.size()));
             let mut peer = Vec::new();
             let mut ours = [Vec::new(), Vec::new()];

@@ -22,16 +22,20 @@ struct Arguments {
     /// A short run, to see that it works; its figures are rough
     #[arg(long)]
     quick: bool,
+    /// Leave out the cases without this text in their names
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    only: String,
 }
 
 fn main() -> ExitCode {
-    let Arguments { bench, json, quick } = Arguments::parse();
+    let Arguments { bench, json, quick, only } = Arguments::parse();
     if cfg!(debug_assertions) {
         eprintln!(
             "bench: this is a debug build, whose figures mean little; use cargo run --release"
         );
     }
-    match bench.run(if quick { &Effort::QUICK } else { &Effort::FULL }) {
+    let effort = Effort { only, ..if quick { Effort::QUICK } else { Effort::FULL } };
+    match bench.run(&effort) {
         Ok(report) => {
             println!("{}", if json { report.json() } else { report.table() });
             ExitCode::SUCCESS

@@ -116,6 +116,7 @@ pub(super) struct Letter {
     pub(super) bytes: Vec<u8>,
 }
 
+#[derive(Debug)]
 pub(super) enum ToHost {
     Hello(Hello),
     Control(WorkerControl),

@@ -96,7 +96,8 @@ impl World {
             FaultKind::WorkerCrashSameIncarnation => self.crash_worker(worker, true),
             FaultKind::WorkerHangs => {
                 let until = self.queue.now + self.random.between(100, 6_000);
-                self.workers[worker].hangs_until = until;
+                let hangs = &mut self.workers[worker].hangs_until;
+                *hangs = until.max(*hangs);
                 self.workers[worker].is_up()
             }
             FaultKind::WorkerDrains => self.drain_worker(worker),
@@ -109,7 +110,8 @@ impl World {
             FaultKind::HookKilled => self.host_down("killed", false),
             FaultKind::PowerCut => self.host_down("power cut", true),
             FaultKind::HookHangs => {
-                self.host.hangs_until = self.queue.now + self.random.between(100, 4_000);
+                let until = self.queue.now + self.random.between(100, 4_000);
+                self.host.hangs_until = until.max(self.host.hangs_until);
                 self.host.up.is_some()
             }
             FaultKind::HookDrains => self.drain_host(),
@@ -147,10 +149,6 @@ impl World {
         self.calm = true;
         self.disk.fail_from_now(None);
         self.hop_away_until = 0;
-        self.host.hangs_until = 0;
-        for worker in &mut self.workers {
-            worker.hangs_until = 0;
-        }
         // Planned crashes and failures of the disk that have not come yet stay planned: one start ends them.
         if self.host.up.is_some() {
             self.host_down("restarted when the faults ended", true);

@@ -430,6 +430,7 @@ impl World {
         else {
             return;
         };
+        self.note(|| format!("arrives on {session:?}: {what:?}"));
         match what {
             ToHost::Hello(_) => {}
             ToHost::Control(frame) => self.pool(|p| p.handle_control(session, frame, now)),

@@ -370,10 +370,13 @@ impl Ledger {
     /// sender that is answered or gone takes back, and what happens under an old fence.
     pub(super) fn killed(&mut self, key: Key, mail: usize) {
         let current = self.messages.get(&key.0).is_some_and(|r| r.live && r.fence == Some(key.1));
+        let upstream = self.facts[mail].is_upstream();
         let record = &mut self.mails[mail];
         record.kills += u64::from(current);
-        let resent = record.submissions.len() as u64 - 1;
-        let most = u64::from(ATTEMPTS_MAX) + record.excused + resent + self.starts - 1;
+        let (sent, max) = (record.submissions.len() as u64, u64::from(ATTEMPTS_MAX));
+        // In upstream custody attempts follow the content; in the hook's, each copy that a sender left here has its own.
+        let most = if upstream { max + sent - 1 } else { max * sent };
+        let most = most + record.excused + self.starts - 1;
         let kills = record.kills;
         self.expect(kills <= most, || format!("mail {mail} has killed {kills} workers"));
     }

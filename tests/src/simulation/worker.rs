@@ -269,6 +269,7 @@ impl World {
         while let Some(effect) = self.workers[index].grabber.as_mut().and_then(Grabber::poll_effect)
         {
             let link = self.workers[index].link;
+            self.note(|| format!("worker {index}: {effect:?}"));
             match (effect, link) {
                 (Effect::Control(frame), Some(link)) => {
                     self.send_to_host(link, None, ToHost::Control(frame));

@@ -41,7 +41,8 @@ pub struct Received {
     pub mail: String,
     pub rcpt: Vec<String>,
     pub xforward: Vec<String>,
-    /// The header fields that stand above the id field: what was put on top on the way.
+    /// The header fields that stand above the id field, which is what was put on top on the way; empty where there is
+    /// no id.
     pub top: String,
     /// SHA-256 of the message from the id field on; of all of it where it has none.
     pub sha256: [u8; 32],
@@ -58,7 +59,7 @@ impl Received {
         })
     }
 
-    /// Whether the hook's result field is on top.
+    /// Whether the hook's result field is on top. Only known of a message that has an id.
     pub fn has_result(&self) -> bool {
         self.top.lines().any(|line| {
             line.split_once(':').is_some_and(|(name, _)| name.eq_ignore_ascii_case("X-Gantry"))
