@@ -18,7 +18,7 @@ impl<D: Disk> Spool<D> {
     ///
     /// The notice is durable first, then the original's log records it. A crash between the two leaves a notice that
     /// the original does not know of, and the next try writes a second one: a duplicate, never a loss. The other order
-    /// could lose it.
+    /// could lose it. So could taking the notice back after a sync that failed, since the record may be there.
     pub(super) fn bounce(
         self: &Arc<Self>,
         id: MessageId,
@@ -47,8 +47,11 @@ impl<D: Disk> Spool<D> {
         let mut recipients: Vec<u16> = news.iter().map(|result| result.recipient).collect();
         recipients.sort_unstable();
         if let Err(error) = self.record_notice(id, Notice { notice: notice_id, recipients }) {
-            // The caller will be told that nothing was written, so nothing should be sent.
-            if let Err(error) = self.remove(notice_id) {
+            // The caller will be told that nothing was written, so nothing should be sent. But where the record may
+            // be there, the next try writes no notice, and then this one has to go out.
+            let surely_unknown = !matches!(error, SpoolError::Sync { .. })
+                && self.log(id).is_ok_and(|log| log.notices.iter().all(|n| n.notice != notice_id));
+            if surely_unknown && let Err(error) = self.remove(notice_id) {
                 tracing::warn!(notice = %notice_id, %error, "could not take back a notice; it may go out twice");
             }
             return Err(error);

@@ -82,3 +82,24 @@ fn a_damaged_message_is_told_of_too() {
         Stored::Bounced { notice: Some(_) }
     ));
 }
+
+#[test]
+fn a_notice_that_fails_half_way_is_never_lost() {
+    let opening = releasing(envelope(2)).0.operations();
+    for fail_at in opening + 1.. {
+        let (disk, spool, id) = releasing(envelope(2));
+        disk.fail_at(fail_at, crate::disk::sim::Fault::Io);
+        let first = spool.apply(id, MAILBOX, &refused(&[1]));
+        if disk.operations() < fail_at {
+            assert!(matches!(first, Stored::Bounced { .. }), "the last one went well: {first:?}");
+            break;
+        }
+        drop(spool);
+        // The process starts again, and the machine has lost nothing of what was written.
+        let opened = open_sim(&disk);
+        let again = opened.spool.apply(id, MAILBOX, &refused(&[1]));
+        let new = matches!(again, Stored::Bounced { notice: Some(_) });
+        let there = opened.recovered.len() > 1;
+        assert!(new || there, "operation {fail_at}: {first:?}, then {again:?}: no notice is left");
+    }
+}
