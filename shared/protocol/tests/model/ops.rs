@@ -1,0 +1,202 @@
+//! What may happen, as data.
+
+use gantry_mail::HeaderEdit;
+use gantry_protocol::id::Digest;
+use gantry_protocol::verdict::{Body, Disposition, Finding, Group, Outcome, Verdict};
+use proptest::prelude::*;
+
+pub(crate) const VIRUS: &str = "virus";
+pub(crate) const WORKERS: usize = 4;
+/// This one's certificate grants it nothing.
+pub(crate) const WITHOUT_GRANT: usize = 3;
+pub(crate) const MAILBOXES: u16 = 4;
+
+#[derive(Clone, Debug)]
+pub(crate) enum Op {
+    Mark {
+        mailbox: u16,
+        upstream: bool,
+        recipients: u16,
+    },
+    Link {
+        worker: usize,
+        anew: bool,
+        resume: bool,
+    },
+    Lose {
+        worker: usize,
+    },
+    Want {
+        worker: usize,
+        more: u64,
+    },
+    Recall {
+        worker: usize,
+    },
+    Beat {
+        worker: usize,
+    },
+    /// About any assignment there ever was, over its own link or over a worker's present one.
+    Say {
+        which: usize,
+        over: Option<usize>,
+        word: Word,
+    },
+    StreamLost {
+        which: usize,
+    },
+    Stored {
+        which: usize,
+        fails: bool,
+    },
+    Assigned {
+        which: usize,
+        outcome: Outgoing,
+    },
+    Released {
+        which: usize,
+        results: Vec<u8>,
+    },
+    Loaded {
+        which: usize,
+        fails: bool,
+    },
+    SenderGone {
+        which: usize,
+    },
+    Operate {
+        which: usize,
+        delete: bool,
+        quarantined: bool,
+    },
+    Pass {
+        ms: u64,
+    },
+    /// The hook dies, and each store under way has become durable or not.
+    Crash {
+        durable: Vec<bool>,
+    },
+    Drain,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Word {
+    Clean,
+    Quarantine,
+    Mixed,
+    Held,
+    Refuse,
+    /// A verdict that must not count.
+    Wrong(u8),
+    Progress(u8),
+    Failed,
+    HandBack,
+    Unavailable,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Outgoing {
+    Sent,
+    LinkLost,
+    Unreadable,
+}
+
+pub(crate) fn op() -> impl Strategy<Value = Op> {
+    let worker = 0..WORKERS;
+    let which = || 0..1_000_usize;
+    prop_oneof![
+        6 => (0..MAILBOXES, any::<bool>(), 1_u16..4)
+            .prop_map(|(mailbox, upstream, recipients)| Op::Mark { mailbox, upstream, recipients }),
+        3 => (worker.clone(), any::<bool>(), any::<bool>())
+            .prop_map(|(worker, anew, resume)| Op::Link { worker, anew, resume }),
+        2 => worker.clone().prop_map(|worker| Op::Lose { worker }),
+        6 => (worker.clone(), 1_u64..4).prop_map(|(worker, more)| Op::Want { worker, more }),
+        1 => worker.clone().prop_map(|worker| Op::Recall { worker }),
+        5 => worker.clone().prop_map(|worker| Op::Beat { worker }),
+        12 => (which(), proptest::option::weighted(0.1, worker), word())
+            .prop_map(|(which, over, word)| Op::Say { which, over, word }),
+        1 => which().prop_map(|which| Op::StreamLost { which }),
+        12 => (which(), proptest::bool::weighted(0.1)).prop_map(|(which, fails)| Op::Stored { which, fails }),
+        12 => (which(), outgoing()).prop_map(|(which, outcome)| Op::Assigned { which, outcome }),
+        8 => (which(), proptest::collection::vec(0_u8..5, 3))
+            .prop_map(|(which, results)| Op::Released { which, results }),
+        4 => (which(), proptest::bool::weighted(0.1)).prop_map(|(which, fails)| Op::Loaded { which, fails }),
+        1 => which().prop_map(|which| Op::SenderGone { which }),
+        1 => (which(), any::<bool>(), any::<bool>())
+            .prop_map(|(which, delete, quarantined)| Op::Operate { which, delete, quarantined }),
+        6 => prop_oneof![Just(1), Just(50), Just(250), Just(700), Just(5_000), Just(40_000), Just(1_000_000)]
+            .prop_map(|ms| Op::Pass { ms }),
+        1 => proptest::collection::vec(any::<bool>(), 8).prop_map(|durable| Op::Crash { durable }),
+    ]
+}
+
+fn word() -> impl Strategy<Value = Word> {
+    prop_oneof![
+        8 => Just(Word::Clean),
+        2 => Just(Word::Quarantine),
+        2 => Just(Word::Mixed),
+        1 => Just(Word::Held),
+        1 => Just(Word::Refuse),
+        2 => (0_u8..6).prop_map(Word::Wrong),
+        3 => any::<u8>().prop_map(Word::Progress),
+        2 => Just(Word::Failed),
+        2 => Just(Word::HandBack),
+        1 => Just(Word::Unavailable),
+    ]
+}
+
+fn outgoing() -> impl Strategy<Value = Outgoing> {
+    prop_oneof![10 => Just(Outgoing::Sent), 1 => Just(Outgoing::LinkLost), 1 => Just(Outgoing::Unreadable)]
+}
+
+pub(crate) fn digest(counter: u64) -> Digest {
+    let mut digest = [0; 32];
+    digest[..8].copy_from_slice(&counter.to_be_bytes());
+    Digest(digest)
+}
+
+/// A verdict with a serial number, so that what is stored can be traced to who said it.
+pub(crate) fn verdict(
+    word: Word,
+    recipients: u16,
+    length: u64,
+    digest: Digest,
+    serial: u32,
+) -> Verdict {
+    let all: Vec<u16> = (0..recipients).collect();
+    let group = |recipients: Vec<u16>, disposition| Group { recipients, disposition };
+    let field = "X-Gantry: clean".to_owned();
+    let deliver = || Disposition::Deliver {
+        edits: vec![HeaderEdit::Prepend { field: field.clone() }],
+        body: Body::Original,
+    };
+    let quarantine = || Disposition::Quarantine { reason: "found".to_owned() };
+    let (code, enhanced, text) = (554, "5.7.1".to_owned(), "no".to_owned());
+    let groups = match word {
+        Word::Quarantine => vec![group(all, quarantine())],
+        Word::Mixed if recipients > 1 => {
+            vec![group(all[..1].to_vec(), deliver()), group(all[1..].to_vec(), quarantine())]
+        }
+        Word::Held => vec![group(all, Disposition::Hold { reason: "encrypted".to_owned() })],
+        Word::Refuse => vec![group(all, Disposition::Refuse { code, enhanced, text })],
+        Word::Wrong(0) => vec![group(all[1..].to_vec(), deliver())],
+        Word::Wrong(1) => vec![group(all.clone(), deliver()), group(all, quarantine())],
+        _ => vec![group(all, deliver())],
+    };
+    let outcome = match word {
+        Word::Wrong(2) => Outcome::Unscanned { reason: "ERROR".to_owned() },
+        _ => Outcome::Clean,
+    };
+    let need = if matches!(word, Word::Wrong(3)) { "spam" } else { VIRUS };
+    let finding = Finding {
+        need: need.to_owned(),
+        module: "rules".to_owned(),
+        engine: String::new(),
+        signatures: String::new(),
+        outcome,
+        duration_ms: serial,
+    };
+    let length = if matches!(word, Word::Wrong(4)) { length + 1 } else { length };
+    let digest = if matches!(word, Word::Wrong(5)) { Digest([0xff; 32]) } else { digest };
+    Verdict { length, digest, groups, findings: vec![finding], originated: Vec::new() }
+}
