@@ -202,7 +202,24 @@ pub(super) async fn send_assignment<D: Disk>(sending: Sending<D>) {
         }
     };
     let (written, ()) = tokio::join!(writing, reading);
+    if let Err(StreamError::Source { reason }) = &written {
+        // Our file, not the worker: the spool knows which of its own faults it is.
+        let outcome = match check_message(&spool, id).await {
+            Err(error) if error.is_corrupted() => {
+                Assigned::Corrupted { reason: super::set_aside(&spool, id, &error) }
+            }
+            _ => Assigned::Unreadable { reason: reason.clone() },
+        };
+        let _ = actions.send(Action::Assigned(key, outcome)).await;
+    }
     finish(key, written, &actions).await;
+}
+
+/// Reads a message to its end, which compares its digest.
+async fn check_message<D: Disk>(spool: &Arc<Spool<D>>, id: MessageId) -> Result<(), SpoolError> {
+    let spool = Arc::clone(spool);
+    let read = tokio::task::spawn_blocking(move || spool.check(id)).await;
+    read.unwrap_or(Ok(()))
 }
 
 /// Moves frames of a reservation that goes on after a new link.

@@ -31,6 +31,23 @@ enum Source<D: Disk> {
     Volatile(Arc<VolatileMessage<D>>),
 }
 
+impl<D: Disk> Spool<D> {
+    /// Reads a message to its end and compares its digest.
+    ///
+    /// # Errors
+    /// [`SpoolError::Corrupted`] where the file is damaged; others where it cannot be read just now.
+    pub fn check(&self, id: MessageId) -> Result<(), SpoolError> {
+        let mut body = self.body(id)?;
+        let Err(source) = io::copy(&mut body, &mut io::sink()) else { return Ok(()) };
+        let (name, folder) = self.locate(id)?;
+        let path = folder.path.join(name.to_string());
+        Err(match source.kind() {
+            io::ErrorKind::InvalidData => SpoolError::Corrupted { id, path, reason: source.to_string() },
+            _ => SpoolError::Io { doing: "read", path, source },
+        })
+    }
+}
+
 impl<D: Disk> Body<D> {
     /// Bytes of the message.
     pub fn length(&self) -> u64 {

@@ -4,6 +4,7 @@ use std::thread;
 use std::time::Instant;
 
 use gantry::demo::mail::Mail;
+use gantry::demo::process::freeze_holding;
 use gantry::demo::source::{Fate, Source};
 use gantry_tests::cluster::RULES;
 use gantry_tests::smtp::{Client, deliver, note};
@@ -19,12 +20,11 @@ fn others_take_over_from_a_killed_worker() {
         give_up: Instant::now() + PATIENCE,
     };
     let sent = thread::scope(|scope| {
-        let sending = scope.spawn(|| source.send(&Mail::generated(5, 150), &|_| {}).unwrap());
+        let sending = scope.spawn(|| source.send(&Mail::generated(5, 300), &|_| {}).unwrap());
         await_that("mail flows", || (cluster.sink.count() >= 10).then_some(()));
-        assert!(cluster.workers["pc-2"].freeze());
-        await_that("the stopped worker holds a reservation", || {
-            cluster.status()?.worker("pc-2").filter(|worker| !worker.holding.is_empty())
-        });
+        let holding = || Some(cluster.status()?.worker("pc-2")?.holding);
+        let held = freeze_holding(&cluster.workers["pc-2"], PATIENCE, holding);
+        assert!(held.is_some(), "the stopped worker holds a reservation");
         drop(cluster.workers.remove("pc-2"));
         sending.join().unwrap()
     });

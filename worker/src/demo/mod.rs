@@ -15,7 +15,7 @@ pub mod status;
 
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -25,7 +25,7 @@ use serde::Serialize;
 use self::ledger::Ledger;
 use self::mail::Mail;
 use self::own::OwnMail;
-use self::process::{Cost, until};
+use self::process::{Cost, freeze_holding, until};
 use self::show::{Show, print};
 use self::sink::{Received, Sink};
 use self::source::{Sent, Source};
@@ -38,6 +38,8 @@ use crate::exit;
 const CONNECTIONS: usize = 12;
 /// The part of the messages (1 in so many) after which the worker is stopped.
 const KILL_AFTER: usize = 3;
+/// The pause after each message, on each connection, while the worker is being caught with something in hand.
+const BREATH: Duration = Duration::from_millis(150);
 /// How long the stopped worker may take to be seen holding a reservation.
 const HOLD_WITHIN: Duration = Duration::from_secs(20);
 /// How long the source tries, and how long what was accepted may take to come out.
@@ -178,18 +180,23 @@ fn play(stage: &mut Stage, mail: &Mail, sink: &Sink, show: &Show) -> Result<(Vec
         connections: CONNECTIONS,
         give_up: Instant::now() + SEND_WITHIN,
     };
-    let told = AtomicUsize::new(0);
+    let (told, over) = (AtomicUsize::new(0), AtomicBool::new(false));
+    let due = mail.count() / KILL_AFTER;
     thread::scope(|scope| {
         let sending = scope.spawn(|| {
             source.send(mail, &|_| {
                 let done = told.fetch_add(1, Ordering::Relaxed) + 1;
                 show.progress(done, mail.count(), "sent");
+                // A fast machine would be through before there is anything to kill in the middle of.
+                if done >= due && !over.load(Ordering::Relaxed) {
+                    thread::sleep(BREATH);
+                }
             })
         });
-        let due = mail.count() / KILL_AFTER;
         let middle =
             || (told.load(Ordering::Relaxed) >= due || sending.is_finished()).then_some(());
         let killed = until(SEND_WITHIN, middle).is_some() && kill_one(stage, show);
+        over.store(true, Ordering::Relaxed);
         let sent =
             sending.join().map_err(|_| anyhow::anyhow!("send mail: a thread panicked"))??;
         show.step(format_args!("all sent; {} are out so far", sink.count()));
@@ -201,21 +208,16 @@ fn play(stage: &mut Stage, mail: &Mail, sink: &Sink, show: &Show) -> Result<(Vec
 fn kill_one(stage: &mut Stage, show: &Show) -> bool {
     let Some(victim) = stage.workers.first() else { return false };
     let name = victim.name.clone();
-    let frozen = victim.freeze();
-    // Where a process cannot be frozen, it is killed while it holds something, as far as that can be seen.
-    let holds = until(HOLD_WITHIN, || {
-        let worker = stage.status()?.worker(&name)?;
-        (!worker.holding.is_empty()).then_some(worker)
-    });
+    let holding = || Some(stage.status()?.worker(&name)?.holding);
+    let holds = freeze_holding(victim, HOLD_WITHIN, holding);
     let what = match &holds {
-        Some(worker) => format!("it holds {}", worker.holding.join(", ")),
+        Some(held) => format!("it holds {}", held.join(", ")),
         None => "it was not seen holding anything".to_owned(),
     };
     if let Some(victim) = stage.workers.first_mut() {
         victim.kill();
     }
-    let how = if frozen { "stopped and killed" } else { "killed" };
-    show.step(format_args!("{name} was {how} (SIGKILL); {what}"));
+    show.step(format_args!("{name} was stopped and killed (SIGKILL); {what}"));
     holds.is_some()
 }
 

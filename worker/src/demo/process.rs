@@ -159,6 +159,36 @@ pub fn until<T>(within: Duration, mut ask: impl FnMut() -> Option<T>) -> Option<
     }
 }
 
+/// How long a stopped worker is given to be seen holding something, and for how long it must then go on holding it.
+const SEEN_WITHIN: Duration = Duration::from_millis(300);
+const HELD_FOR: Duration = Duration::from_millis(60);
+
+/// Stops a worker so that it holds a reservation: one that was stopped with nothing in hand, or with its verdict
+/// already under way, is let go on and stopped again. `holding` asks the hook what the worker holds. Gives what it
+/// holds; the worker stays stopped. Where processes cannot be stopped, it is only looked at.
+pub fn freeze_holding(
+    worker: &Running,
+    within: Duration,
+    holding: impl Fn() -> Option<Vec<String>>,
+) -> Option<Vec<String>> {
+    let end = Instant::now() + within;
+    let some = || holding().filter(|held| !held.is_empty());
+    while Instant::now() < end {
+        worker.freeze();
+        if let Some(held) = until(SEEN_WITHIN, some) {
+            thread::sleep(HELD_FOR);
+            // Whatever was in flight when it was stopped has arrived by now.
+            let still = some().unwrap_or_default();
+            if still.iter().any(|message| held.contains(message)) {
+                return Some(still);
+            }
+        }
+        worker.thaw();
+        thread::sleep(HELD_FOR);
+    }
+    None
+}
+
 enum Signal {
     Freeze,
     Thaw,

@@ -30,6 +30,8 @@ pub(super) enum Action {
     Control(HostIndex, u64, Box<HostControl>),
     /// The host opened a stream; what is to be sent on it goes into the queue.
     Assigned(HostIndex, u64, Box<Assign>, mpsc::Sender<StreamOut>),
+    /// The host opened a stream and gave it up before its assignment was here.
+    AssignmentLost(HostIndex, u64),
     /// The whole body has arrived.
     Received(Key, Source),
     Reservation(Key, Box<HostReservation>),

@@ -118,8 +118,11 @@ async fn receive(
 ) {
     let assign = match receiver.recv().await {
         Ok(Some(HostReservation::Assign(assign))) => assign,
+        Err(StreamError::LinkLost(_)) => return,
         other => {
-            return tracing::warn!("a stream that does not begin with an assignment: {other:?}");
+            tracing::debug!("a stream that does not begin with an assignment: {other:?}");
+            let _ = actions.send(Action::AssignmentLost(host, number)).await;
+            return;
         }
     };
     let key = (host, assign.message, assign.fence);

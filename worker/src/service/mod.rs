@@ -148,6 +148,14 @@ impl Service {
             Action::Assigned(index, number, assign, stream) => {
                 self.on_assigned(index, number, *assign, stream)
             }
+            Action::AssignmentLost(index, number) => {
+                let current = self.hosts.get_mut(index.0).filter(|host| {
+                    host.linked.as_ref().is_some_and(|linked| linked.number == number)
+                });
+                if let Some(host) = current {
+                    host.grabber.handle_assignment_lost();
+                }
+            }
             Action::Received(key, source) => self.on_received(key, source),
             Action::Reservation((index, message, fence), frame) => {
                 self.with(index, |grabber| grabber.handle_reservation(message, fence, *frame));

@@ -2,7 +2,7 @@
 
 use super::Pool;
 use super::effect::{Assigned, Event};
-use super::entry::{Acknowledge, Arrived, Blame, Entry, Phase, State, refused};
+use super::entry::{Acknowledge, Arrived, Blame, Entry, Phase, Reservation, State, refused};
 use super::grabbers::GrabberKey;
 use crate::frame::{HostReservation, Progress, Return, ReturnKind, Settled, WorkerReservation};
 use crate::id::{Fence, MessageId, Session};
@@ -22,7 +22,7 @@ enum Standing {
 }
 
 impl Pool {
-    /// What the driver learned when it began to send an assignment.
+    /// What the driver learned when it began to send an assignment, or, where a body cannot be read to its end, later.
     pub fn handle_assigned(
         &mut self,
         session: Session,
@@ -55,10 +55,13 @@ impl Pool {
     ) {
         let Some(entry) = self.messages.get(&id) else { return };
         let (upstream, length) = (entry.is_upstream(), entry.length);
-        let current = entry.reservation().is_some_and(|r| {
-            r.fence == fence && r.session == session && r.phase == Phase::Assigning
-        });
-        if matches!(outcome, Assigned::Corrupted { .. } | Assigned::Unreadable { .. }) {
+        let unread = matches!(outcome, Assigned::Corrupted { .. } | Assigned::Unreadable { .. });
+        let current = entry.reservation().filter(|r| r.fence == fence && r.session == session);
+        let (sent, current) = (
+            current.is_some_and(Reservation::is_working),
+            current.is_some_and(|r| r.phase == Phase::Assigning || (unread && r.is_working())),
+        );
+        if unread && !sent {
             self.take_back_credit(session, length);
         }
         if !current {

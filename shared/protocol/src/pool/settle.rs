@@ -273,6 +273,10 @@ impl Pool {
                 if let Some(acknowledge) = &acknowledge {
                     let answer = refused(format!("the host could not store it: {reason}"));
                     self.acknowledge(acknowledge, id, answer);
+                    // It was processed well: the disk is to blame.
+                    if let Some(entry) = self.messages.get_mut(&id) {
+                        entry.attempts = entry.attempts.saturating_sub(1);
+                    }
                 }
                 if let Some(releasing) = prior {
                     return self.release_again(id, releasing, now);
