@@ -5,6 +5,14 @@
 //! reservation is known by its message and fence, and what comes late for one that is gone is ignored.
 
 mod hold;
+#[cfg(test)]
+#[allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "tests fail by panicking"
+)]
+mod tests;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -199,6 +207,11 @@ impl Grabber {
                 .map(|(message, held)| Resume { message: *message, fence: held.fence })
                 .collect(),
         }
+    }
+
+    /// The policy has changed: the next hello says so.
+    pub fn handle_policy(&mut self, policy: Digest) {
+        self.config.policy = policy;
     }
 
     /// Messages that it holds.

@@ -1,6 +1,15 @@
 //! Peers watch each other: their profiles in, hints about stalled or dead reservations out, and whether this tier
 //! is needed.
 
+#[cfg(test)]
+#[allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "tests fail by panicking"
+)]
+mod tests;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::frame::Hint;
