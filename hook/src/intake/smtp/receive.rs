@@ -13,11 +13,8 @@ use super::session::{Next, Session};
 use super::taking::{PIECE_BYTES_MAX, Taking};
 use super::wire::Gone;
 use crate::disk::Disk;
-use crate::intake::unix_ms;
+use crate::intake::{RECEIVED_MAX, unix_ms};
 use crate::spool::{Finished, SpoolError};
-
-/// More `Received` fields than this are a loop. RFC 5321, 6.3 asks for at least 100.
-const RECEIVED_MAX: usize = 100;
 
 const TOO_LARGE: &str = "552 5.3.4 Message too large";
 const STRAY: &str = "554 5.6.0 A CR or LF stands alone in the message (RFC 5321, 2.3.8)";
