@@ -36,10 +36,12 @@ pub(crate) enum Op {
     Beat {
         worker: usize,
     },
-    /// About any assignment there ever was, over its own link or over a worker's present one.
+    /// About what is reserved now, or (`stale`) about any assignment there ever was, over the link of its owner or over a
+    /// worker's present one.
     Say {
         which: usize,
         over: Option<usize>,
+        stale: bool,
         word: Word,
     },
     StreamLost {
@@ -113,10 +115,10 @@ pub(crate) fn op() -> impl Strategy<Value = Op> {
         6 => (worker.clone(), 1_u64..4).prop_map(|(worker, more)| Op::Want { worker, more }),
         1 => worker.clone().prop_map(|worker| Op::Recall { worker }),
         5 => worker.clone().prop_map(|worker| Op::Beat { worker }),
-        12 => (which(), proptest::option::weighted(0.1, worker), word())
-            .prop_map(|(which, over, word)| Op::Say { which, over, word }),
+        12 => (which(), proptest::option::weighted(0.1, worker), proptest::bool::weighted(0.2), word())
+            .prop_map(|(which, over, stale, word)| Op::Say { which, over, stale, word }),
         1 => which().prop_map(|which| Op::StreamLost { which }),
-        12 => (which(), proptest::bool::weighted(0.1)).prop_map(|(which, fails)| Op::Stored { which, fails }),
+        12 => (which(), proptest::bool::weighted(0.2)).prop_map(|(which, fails)| Op::Stored { which, fails }),
         12 => (which(), outgoing()).prop_map(|(which, outcome)| Op::Assigned { which, outcome }),
         8 => (which(), proptest::collection::vec(0_u8..5, 3))
             .prop_map(|(which, results)| Op::Released { which, results }),
@@ -134,7 +136,7 @@ fn word() -> impl Strategy<Value = Word> {
     prop_oneof![
         8 => Just(Word::Clean),
         2 => Just(Word::Quarantine),
-        2 => Just(Word::Mixed),
+        5 => Just(Word::Mixed),
         1 => Just(Word::Held),
         1 => Just(Word::Refuse),
         2 => (0_u8..6).prop_map(Word::Wrong),

@@ -105,7 +105,7 @@ impl World {
             Op::Want { worker, more } => self.want(*worker, *more),
             Op::Recall { worker } => self.recall(*worker),
             Op::Beat { worker } => self.control(*worker, WorkerControl::Beat(Beat { count: 1 })),
-            Op::Say { which, over, word } => self.say(*which, *over, *word),
+            Op::Say { which, over, stale, word } => self.say(*which, *over, *stale, *word),
             Op::StreamLost { which } => self.stream_lost(*which),
             Op::Stored { which, fails } => self.stored(*which, *fails),
             Op::Assigned { which, outcome } => self.assigned(*which, *outcome),
@@ -268,14 +268,13 @@ impl World {
         self.control(index, WorkerControl::Recall(credit));
     }
 
-    fn say(&mut self, which: usize, over: Option<usize>, word: Word) {
+    fn say(&mut self, which: usize, over: Option<usize>, stale: bool, word: Word) {
         if self.history.is_empty() {
             return;
         }
-        // Mostly about what is reserved now.
         let live: Vec<Assignment> =
             self.history.iter().filter(|a| self.is_owned(a)).cloned().collect();
-        let from = if over.is_none() && !live.is_empty() { &live } else { &self.history };
+        let from = if !stale && !live.is_empty() { &live } else { &self.history };
         let Assignment { session, message, fence, .. } = from[which % from.len()].clone();
         let bound = self.reference.owners.get(&message).map(|(session, _)| *session);
         let session =
