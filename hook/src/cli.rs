@@ -126,11 +126,17 @@ pub enum AsideAction {
     Release {
         /// The message, such as 3-1a7
         id: MessageId,
+        /// Why, for the audit log
+        #[arg(long, value_name = "TEXT", value_parser = reason)]
+        reason: Option<String>,
     },
     /// Delete one for ever
     Delete {
         /// The message, such as 3-1a7
         id: MessageId,
+        /// Why, for the audit log
+        #[arg(long, value_name = "TEXT", value_parser = reason)]
+        reason: Option<String>,
     },
 }
 
@@ -147,6 +153,14 @@ fn name(text: &str) -> Result<String, String> {
 
 fn need(text: &str) -> Result<String, String> {
     gantry_config::check_need(text).map(|()| text.to_owned()).map_err(str::to_owned)
+}
+
+fn reason(text: &str) -> Result<String, String> {
+    let bytes_max = gantry_operator::REASON_BYTES_MAX;
+    if text.len() > bytes_max {
+        return Err(format!("a reason has at most {bytes_max} bytes"));
+    }
+    Ok(text.to_owned())
 }
 
 fn expiry(text: &str) -> Result<Duration, String> {
@@ -194,7 +208,7 @@ mod tests {
         let id = MessageId { epoch: 3, counter: 0x1a7 };
         assert_eq!(
             parse("gantry-hook held release 3-1a7").unwrap().command,
-            Command::Held { action: AsideAction::Release { id } }
+            Command::Held { action: AsideAction::Release { id, reason: None } }
         );
         assert_eq!(
             parse("gantry-hook quarantine show 3-1a7 --json").unwrap().command,

@@ -1,6 +1,7 @@
 //! The hook: takes messages in on the mail host, serves them to workers, applies what comes back.
 
 pub mod admin;
+pub mod audit;
 pub mod cli;
 pub mod commands;
 pub mod config;

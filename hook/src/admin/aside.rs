@@ -4,13 +4,15 @@ use std::io::Read;
 use std::sync::Arc;
 
 use gantry_mail::date;
+use gantry_operator::{
+    Aside, HEADER_SHOWN_BYTES_MAX, ListedMessage, MESSAGES_MAX, MessageLife, Reply, ShownMessage,
+};
 use gantry_protocol::id::MessageId;
 use gantry_protocol::pool::{Change, MailboxIndex, ReleaseResult, Stored};
 use gantry_protocol::verdict::{Finding, Outcome};
 
-use super::{Aside, HEADER_SHOWN_BYTES_MAX, ListedMessage, MESSAGES_MAX, Reply, ShownMessage};
 use crate::disk::Disk;
-use crate::spool::{Listed, Spool, SpoolError};
+use crate::spool::{Header, Listed, Log, Spool, SpoolError};
 
 /// Messages in one state, oldest first, at most [`MESSAGES_MAX`]. One whose file cannot be read is listed with that as its
 /// reason.
@@ -65,7 +67,7 @@ pub fn change<D: Disk>(spool: &Arc<Spool<D>>, aside: Aside, id: &str, release: b
     let change = if release { Change::Requeue } else { Change::Remove };
     match spool.apply(listed.id, listed.mailbox, &change) {
         Stored::Failed { reason } => Reply::Refused(reason),
-        Stored::Done | Stored::Bounced { .. } | Stored::Unreturnable => Reply::Done,
+        _ => Reply::Done,
     }
 }
 
@@ -108,29 +110,60 @@ fn detail<D: Disk>(
     // What cannot be read is not shown; the rest of what is known still is.
     let _ = spool.body(listed.id)?.take(limit).read_to_end(&mut start);
     let block = gantry_mail::header::scan(&start).map_or(0, |header| header.length);
-    let results = log.results.iter().map(|result| {
-        let recipient = header.envelope.recipients.get(usize::from(result.recipient));
-        let word = match result.result {
-            ReleaseResult::Accepted => "accepted",
-            ReleaseResult::Deferred => "deferred",
-            ReleaseResult::Unknown => "unknown",
-            ReleaseResult::Refused => "refused",
-        };
-        let address = recipient.map(|recipient| recipient.address.as_str()).unwrap_or_default();
-        format!("{address}: {word}: {}", result.reply)
-    });
     Ok(ShownMessage {
         listed: describe(spool, mailboxes, listed)?,
         digest: header.digest.to_string(),
         helo: header.envelope.peer.helo.clone(),
         address: header.envelope.peer.address.map(|address| address.to_string()),
         findings: log.verdict.iter().flat_map(|verdict| &verdict.findings).map(finding).collect(),
-        results: results.collect(),
+        results: results(&header, &log),
         header: printable(start.get(..block.min(start.len())).unwrap_or_default()),
     })
 }
 
-fn finding(finding: &Finding) -> String {
+/// What recipients got so far.
+fn results(header: &Header, log: &Log) -> Vec<String> {
+    let words = log.results.iter().map(|result| {
+        let recipient = header.envelope.recipients.get(usize::from(result.recipient));
+        let address = recipient.map(|recipient| recipient.address.as_str()).unwrap_or_default();
+        format!("{address}: {}: {}", result_word(result.result), result.reply)
+    });
+    words.collect()
+}
+
+/// Adds to a life what the spool knows of the message.
+pub fn message<D: Disk>(spool: &Spool<D>, id: MessageId, life: &mut MessageLife) {
+    let read = spool.header(id).and_then(|header| Ok((spool.log(id)?, header)));
+    let (log, header) = match read {
+        Ok(read) => read,
+        // What cannot be read is said; the rest of what is known still is.
+        Err(error) => return life.reasons.push(error.to_string()),
+    };
+    let verdict = log.verdict.iter().flat_map(|verdict| &verdict.findings);
+    life.findings = verdict.map(finding).collect();
+    life.results = results(&header, &log);
+    if life.reasons.is_empty() {
+        life.reasons = log.reasons;
+    }
+    life.received = Some(date::rfc5322(header.received_unix_ms / 1_000));
+    life.length = Some(header.length);
+    life.sender = Some(header.envelope.sender);
+    let recipients = header.envelope.recipients.into_iter();
+    life.recipients = recipients.map(|recipient| recipient.address).collect();
+}
+
+/// The word for what a recipient got.
+pub(super) fn result_word(result: ReleaseResult) -> &'static str {
+    match result {
+        ReleaseResult::Accepted => "accepted",
+        ReleaseResult::Deferred => "deferred",
+        ReleaseResult::Unknown => "unknown",
+        ReleaseResult::Refused => "refused",
+    }
+}
+
+/// A module's finding in words: what it is, and module, engine and signatures behind it.
+pub(super) fn finding(finding: &Finding) -> String {
     let outcome = match &finding.outcome {
         Outcome::Clean => "clean".to_owned(),
         Outcome::Found { names } => format!("found {}", names.join(", ")),

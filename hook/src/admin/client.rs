@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::{Reply, Request};
+use gantry_operator::{Reply, Request};
 
 /// How asking failed.
 #[derive(Debug, thiserror::Error)]
@@ -30,6 +30,8 @@ pub fn ask(spool: &Path, request: &Request) -> Result<Option<Reply>, AdminError>
     use std::os::unix::net::UnixStream;
     use std::time::Duration;
 
+    /// The reply and the end of its line.
+    const REPLY_LINE_BYTES_MAX: u64 = gantry_operator::REPLY_BYTES_MAX as u64 + 1;
     /// The loop answers at once, whatever else it does.
     const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -51,7 +53,7 @@ pub fn ask(spool: &Path, request: &Request) -> Result<Option<Reply>, AdminError>
     line.push(b'\n');
     stream.write_all(&line)?;
     let mut reply = String::new();
-    BufReader::new(stream.take(super::LINE_BYTES_MAX)).read_line(&mut reply)?;
+    BufReader::new(stream.take(REPLY_LINE_BYTES_MAX)).read_line(&mut reply)?;
     Ok(Some(serde_json::from_str(&reply)?))
 }
 

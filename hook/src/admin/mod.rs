@@ -1,119 +1,102 @@
-//! The running hook's own door for its administrator: a Unix socket in the spool, open to its owner alone.
-//!
-//! A request is one line of JSON and so is its reply. The commands of `gantry-hook` are its only users.
+//! The running hook's doors for administrators: a Unix socket in the spool, open to its owner alone, and for operators
+//! with a certificate the QUIC port. Through both go the same requests and replies ([`gantry_operator`]): here a line of
+//! JSON each, there a stream.
 
 mod aside;
 mod client;
+mod life;
+mod orders;
+mod remote;
 mod socket;
 
-use serde::{Deserialize, Serialize};
+use gantry_link::Identity;
+use gantry_operator::{REPLY_BYTES_MAX, Reply, Request};
+use tokio::sync::oneshot;
 
-use gantry_protocol::pool::{Status, StoredState};
-
-pub use aside::{change, list, show};
+pub use aside::{change, list, message, show};
 pub use client::{AdminError, ask};
+pub use life::Lives;
+pub use orders::Orders;
+pub use remote::serve;
 pub use socket::listen;
 
-/// The longest line in either direction. A status shows at most [`MESSAGES_MAX`] messages.
-pub const LINE_BYTES_MAX: u64 = 4 * 1024 * 1024;
-/// Messages in one status or list.
-pub const MESSAGES_MAX: usize = 1_000;
+use crate::audit::Who;
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "ask", rename_all = "kebab-case", deny_unknown_fields)]
-pub enum Request {
-    Status,
-    List {
-        aside: Aside,
-    },
-    Show {
-        aside: Aside,
-        id: String,
-    },
-    Release {
-        aside: Aside,
-        id: String,
-    },
-    Delete {
-        aside: Aside,
-        id: String,
-    },
-    /// The revocation list has changed.
-    Reload,
+/// Requests that wait for the loop; each asker has one under way.
+pub const REQUESTS_MAX: usize = 16;
+
+/// A request on its way to the loop.
+#[derive(Debug)]
+pub struct Asked {
+    pub who: Who,
+    /// The certificate of who asks over the network: it is looked at again with each request.
+    pub identity: Option<Identity>,
+    pub request: Request,
+    /// Where the reply goes. An asker that has gone wants none.
+    pub reply: oneshot::Sender<Reply>,
 }
 
-/// Where a message was set aside.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Aside {
-    Held,
-    Quarantined,
-}
-
-impl Aside {
-    pub fn state(self) -> StoredState {
-        match self {
-            Self::Held => StoredState::Held,
-            Self::Quarantined => StoredState::Quarantined,
+/// A reply's text within its bound: of too many messages the last ones are left out.
+fn encode(mut reply: Reply) -> Vec<u8> {
+    loop {
+        match serde_json::to_vec(&reply) {
+            Ok(text) if text.len() <= REPLY_BYTES_MAX => return text,
+            Ok(_) if shorten(&mut reply) => {}
+            Ok(text) => {
+                let bytes = text.len();
+                let words =
+                    format!("the reply has {bytes} bytes; at most {REPLY_BYTES_MAX} travel");
+                reply = Reply::Refused(words);
+            }
+            Err(error) => reply = Reply::Refused(format!("write the reply: {error}")),
         }
     }
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Reply {
-    Status(Box<HookStatus>),
-    List(Vec<ListedMessage>),
-    Show(Box<ShownMessage>),
-    Done,
-    Refused(String),
+/// Whether there was something to leave out.
+fn shorten(reply: &mut Reply) -> bool {
+    match reply {
+        Reply::Status(status) => halve(&mut status.pool.messages) > 0,
+        Reply::Queue(queue) => {
+            let left_out = halve(&mut queue.messages);
+            queue.more += left_out;
+            left_out > 0
+        }
+        Reply::List(listed) => halve(listed) > 0,
+        Reply::Message(_) | Reply::Show(_) | Reply::Done | Reply::Refused(_) => false,
+    }
 }
 
-/// The hook's state as `status --json` prints it.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct HookStatus {
-    pub host: String,
-    pub version: String,
-    /// Whether a hook runs; else the spool was read while none did.
-    pub running: bool,
-    pub epoch: u32,
-    pub pid: u32,
-    pub uptime_s: u64,
-    /// Why no mail is taken, if so.
-    pub intake_stopped: Option<String>,
-    pub mailboxes: Vec<String>,
-    #[serde(flatten)]
-    pub pool: Status,
+fn halve<T>(list: &mut Vec<T>) -> u64 {
+    let before = list.len();
+    list.truncate(before / 2);
+    u64::try_from(before - list.len()).unwrap_or(u64::MAX)
 }
 
-/// A message that was set aside, as the lists show it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ListedMessage {
-    pub id: String,
-    pub mailbox: String,
-    /// RFC 5322.
-    pub received: String,
-    pub length: u64,
-    pub sender: String,
-    pub recipients: Vec<String>,
-    pub reasons: Vec<String>,
-}
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+mod tests {
+    use super::*;
+    use gantry_operator::{MESSAGES_MAX, Queue};
+    use gantry_protocol::pool::MessageStatus;
 
-/// One message that was set aside, with all that is known of it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ShownMessage {
-    #[serde(flatten)]
-    pub listed: ListedMessage,
-    pub digest: String,
-    pub helo: String,
-    pub address: Option<String>,
-    /// Each module's finding, in words.
-    pub findings: Vec<String>,
-    /// What recipients got so far.
-    pub results: Vec<String>,
-    /// The header block, its unprintable bytes replaced; at most [`HEADER_SHOWN_BYTES_MAX`].
-    pub header: String,
+    #[test]
+    fn a_reply_beyond_its_bound_loses_messages_and_says_how_many() {
+        let message = |index: usize| MessageStatus {
+            id: format!("1-{index:x}"),
+            mailbox: "mail.box".to_owned(),
+            state: "held".to_owned(),
+            age_s: 0,
+            attempts: 3,
+            length: 0,
+            reasons: vec!["x".repeat(512); 16],
+        };
+        let messages: Vec<_> = (0..MESSAGES_MAX).map(message).collect();
+        let text = encode(Reply::Queue(Box::new(Queue { messages, more: 5 })));
+        assert!(text.len() <= REPLY_BYTES_MAX);
+        let Reply::Queue(queue) = serde_json::from_slice(&text).unwrap() else { panic!() };
+        assert!(!queue.messages.is_empty());
+        let all = queue.messages.len() + usize::try_from(queue.more).unwrap();
+        assert_eq!(all, MESSAGES_MAX + 5);
+    }
 }
-
-/// As much of a header block as `show` prints.
-pub const HEADER_SHOWN_BYTES_MAX: usize = 64 * 1024;

@@ -6,13 +6,15 @@ use std::io::Write;
 use std::path::Path;
 
 use gantry_link::{Authority, AuthorityError, Role, TokenRequest};
+use gantry_operator::{Aside, HookStatus, MESSAGES_MAX, Reply, Request};
 
-use crate::admin::{self, Aside, HookStatus, Reply, Request};
+use crate::admin;
+use crate::audit::{Audit, Outcome, Who};
 use crate::cli::{self, AsideAction, Cli, Command, Output, TokenArgs};
 use crate::config::Config;
 use crate::disk::RealDisk;
 use crate::exit;
-use crate::intake::Clock;
+use crate::intake::{Clock, unix_ms};
 use crate::service::{self, RunError};
 use crate::spool::{Opened, Spool, SpoolError};
 
@@ -90,6 +92,13 @@ fn token(config: &Config, arguments: TokenArgs, out: &mut dyn Write) -> Result<(
         );
         return Err(Failure { code: exit::EX_CONFIG, text });
     }
+    if role == Role::Worker && provides.is_empty() {
+        // On standard error, since the token stands alone on the last line of the output.
+        let _ = writeln!(
+            std::io::stderr(),
+            "gantry-hook: without --provides the worker gets mail of mailboxes that need nothing, and no other"
+        );
+    }
     let request =
         TokenRequest { mask: name, role, provides, expires_in: expires.as_secs(), advertise };
     let token = authority(config)?
@@ -112,13 +121,15 @@ fn revoke(config: &Config, name: &str, out: &mut dyn Write) -> Result<(), Failur
 }
 
 fn authority(config: &Config) -> Result<Authority, Failure> {
-    Authority::open(&config.identity_dir, gantry_link::system_clock()).map_err(|error| Failure {
-        code: exit::EX_NOINPUT,
-        text: format!("{error}; `gantry-hook init` makes it"),
+    let missing = !config.identity_dir.join("ca.pem").exists();
+    Authority::open(&config.identity_dir, gantry_link::system_clock()).map_err(|error| {
+        let hint = if missing { "; `gantry-hook init` makes it" } else { "" };
+        Failure { code: exit::EX_NOINPUT, text: format!("{error}{hint}") }
     })
 }
 
 fn run(config: Config) -> Result<(), Failure> {
+    let has_identity = config.identity_dir.join(format!("{}.pem", config.name)).exists();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(BLOCKING_THREADS_MAX)
@@ -132,7 +143,11 @@ fn run(config: Config) -> Result<(), Failure> {
                 exit::EX_UNAVAILABLE
             }
         };
-        failure(code, error)
+        let hint = match &error {
+            RunError::Identity(_) if !has_identity => "; run `gantry-hook init` first",
+            _ => "",
+        };
+        Failure { code, text: format!("{error}{hint}") }
     })
 }
 
@@ -156,7 +171,7 @@ fn status(config: &Config) -> Result<HookStatus, Failure> {
     };
     let now = Clock::start().now();
     status.pool = service::pool_of(config, opened.recovered, opened.epoch, now)
-        .status(admin::MESSAGES_MAX, now);
+        .status(MESSAGES_MAX, now);
     Ok(status)
 }
 
@@ -171,8 +186,12 @@ fn aside(
         AsideAction::Show { id, output } => {
             (Request::Show { aside, id: id.to_string() }, output.json)
         }
-        AsideAction::Release { id } => (Request::Release { aside, id: id.to_string() }, false),
-        AsideAction::Delete { id } => (Request::Delete { aside, id: id.to_string() }, false),
+        AsideAction::Release { id, reason } => {
+            (Request::Release { aside, id: id.to_string(), reason: reason.clone() }, false)
+        }
+        AsideAction::Delete { id, reason } => {
+            (Request::Delete { aside, id: id.to_string(), reason: reason.clone() }, false)
+        }
     };
     let reply = match ask(config, &request)? {
         Some(reply) => reply,
@@ -180,12 +199,17 @@ fn aside(
     };
     match reply {
         Reply::List(listed) if json => print_json(out, &listed),
-        Reply::List(listed) => line(out, show::list(&listed, aside).trim_end()),
+        Reply::List(listed) if listed.is_empty() => {
+            line(out, &format!("nothing is {}", aside.word()))
+        }
+        Reply::List(listed) => {
+            line(out, gantry_operator::show::list(&listed, aside).aligned().trim_end())
+        }
         Reply::Show(shown) if json => print_json(out, &shown),
-        Reply::Show(shown) => line(out, show::message(&shown).trim_end()),
+        Reply::Show(shown) => line(out, gantry_operator::show::shown(&shown).trim_end()),
         Reply::Done => match action {
-            AsideAction::Delete { id } => line(out, &format!("deleted {id}")),
-            AsideAction::Release { id } => {
+            AsideAction::Delete { id, .. } => line(out, &format!("deleted {id}")),
+            AsideAction::Release { id, .. } => {
                 line(out, &format!("{id} is back in the pool and will be processed again"))
             }
             _ => Ok(()),
@@ -202,9 +226,27 @@ fn offline(config: &Config, request: Request) -> Result<Reply, Failure> {
     Ok(match request {
         Request::List { aside } => Reply::List(admin::list(&opened.spool, &mailboxes, aside)),
         Request::Show { aside, id } => admin::show(&opened.spool, &mailboxes, aside, &id),
-        Request::Release { aside, id } => admin::change(&opened.spool, aside, &id, true),
-        Request::Delete { aside, id } => admin::change(&opened.spool, aside, &id, false),
-        Request::Status | Request::Reload => Reply::Done,
+        Request::Release { aside, ref id, .. } | Request::Delete { aside, ref id, .. } => {
+            let release = matches!(request, Request::Release { .. });
+            let audit = Audit::new(RealDisk, &config.spool);
+            let note = |outcome: Outcome<'_>| {
+                audit
+                    .append(unix_ms(), &Who::local(), &request, outcome)
+                    .map_err(|error| failure(exit::EX_IOERR, error))
+            };
+            note(Outcome::Begun)?;
+            let reply = admin::change(&opened.spool, aside, id, release);
+            note(match &reply {
+                Reply::Refused(reason) => Outcome::Refused(reason),
+                _ => Outcome::Done,
+            })?;
+            reply
+        }
+        Request::Status
+        | Request::Reload
+        | Request::Queue { .. }
+        | Request::Message { .. }
+        | Request::Manage { .. } => Reply::Refused("no hook is running".to_owned()),
     })
 }
 

@@ -4,9 +4,8 @@ use gantry_link::{HostReservationStream, Incoming};
 use gantry_protocol::frame::{WorkerControl, WorkerReservation};
 use gantry_protocol::id::{Fence, MessageId, Session, Token};
 use gantry_protocol::pool::{Assigned, RecipientResult, Stored, StoredLog};
-use tokio::sync::oneshot;
 
-use crate::admin::{Reply, Request};
+use crate::admin::Asked;
 use crate::intake::IntakeEvent;
 
 /// Actions on their way to the loop before their senders wait. Every link, stream and store has at most one under
@@ -32,7 +31,9 @@ pub(super) enum Action {
     Stored(Token, Stored),
     Loaded(Token, Result<StoredLog, String>),
     Released(Token, Vec<RecipientResult>),
-    Admin(Request, oneshot::Sender<Reply>),
+    Admin(Box<Asked>),
+    /// It stands in the audit log now.
+    Audited(Box<Asked>),
     Timeout,
     /// The revocation list may have changed.
     Housekeeping,

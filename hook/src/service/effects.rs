@@ -15,6 +15,7 @@ use super::action::{Action, StreamKey};
 use super::link::{self, ControlOut, STREAM_QUEUE_MAX, StreamOut};
 use super::{Service, set_aside};
 use crate::disk::Disk;
+use crate::intake::unix_ms;
 use crate::release;
 use crate::spool::{Spool, SpoolError};
 
@@ -44,7 +45,10 @@ impl<D: Disk> Service<D> {
                     self.forget(message, mailbox, attempts)
                 }
                 Effect::StopIntake { reason } => self.gate.stop(reason),
-                Effect::Event(event) => log(&event),
+                Effect::Event(event) => {
+                    log(&event);
+                    self.lives.handle_event(&event, unix_ms());
+                }
             }
         }
     }
@@ -98,7 +102,7 @@ impl<D: Disk> Service<D> {
     fn reply(&mut self, key: StreamKey, frame: HostReservation, finish: bool) {
         let Some(out) = self.streams.get(&key) else { return };
         if out.try_send(StreamOut { frame, finish }).is_err() {
-            tracing::debug!(message = %key.1, "the reservation's stream is gone");
+            tracing::debug!(id = %key.1, "the reservation's stream is gone");
         }
         if finish {
             self.streams.remove(&key);
@@ -126,7 +130,7 @@ impl<D: Disk> Service<D> {
             if let Stored::Failed { reason } =
                 spool.apply(id, mailbox, &Change::Charge { attempts })
             {
-                tracing::error!(message = %id, reason, "count attempts against a content");
+                tracing::error!(id = %id, reason, "count attempts against a content");
             }
             spool.forget(id);
         });
@@ -141,7 +145,7 @@ impl<D: Disk> Service<D> {
                 let read = tokio::task::spawn_blocking(move || read_log(&reader, id));
                 match read.await {
                     Ok(Err(error)) if !error.is_corrupted() => {
-                        tracing::error!(message = %id, "read what is stored with it: {error}");
+                        tracing::error!(id = %id, "read what is stored with it: {error}");
                         tokio::time::sleep(LOAD_RETRY).await;
                     }
                     Ok(log) => {
@@ -194,48 +198,48 @@ fn log(event: &Event) {
     match event {
         Event::Linked { grabber } => tracing::info!(worker = grabber, "linked"),
         Event::LinkLost { grabber } => tracing::info!(worker = grabber, "link lost"),
-        Event::Marked { message } => tracing::debug!(%message, "marked"),
+        Event::Marked { message } => tracing::debug!(id = %message, "marked"),
         Event::Reserved { message, grabber, fence, attempt } => {
-            tracing::debug!(%message, worker = grabber, %fence, attempt, "reserved");
+            tracing::debug!(id = %message, worker = grabber, %fence, attempt, "reserved");
         }
         Event::TakenOver { message, from, to, reason, after } => {
-            tracing::warn!(%message, from, to, reason, after_ms = after.as_millis(), "taken over");
+            tracing::warn!(id = %message, from, to, reason, after_ms = after.as_millis(), "taken over");
         }
         Event::Verdict { message, grabber, findings } => {
-            tracing::debug!(%message, worker = grabber, findings = findings.len(), "verdict");
+            tracing::debug!(id = %message, worker = grabber, findings = findings.len(), "verdict");
         }
         Event::Settled { message, grabber } => {
-            tracing::debug!(%message, worker = grabber, "settled")
+            tracing::debug!(id = %message, worker = grabber, "settled")
         }
         Event::Returned { message, grabber, reason } => {
-            tracing::info!(%message, worker = grabber, reason, "returned unprocessed");
+            tracing::info!(id = %message, worker = grabber, reason, "returned unprocessed");
         }
         Event::VerdictRefused { message, grabber, reason } => {
-            tracing::warn!(%message, worker = grabber, reason, "verdict refused");
+            tracing::warn!(id = %message, worker = grabber, reason, "verdict refused");
         }
         Event::Released { message, accepted, deferred, refused, possible_duplicates, .. } => {
             if *deferred + *refused + *possible_duplicates == 0 {
-                tracing::debug!(%message, accepted, "released");
+                tracing::debug!(id = %message, accepted, "released");
             } else {
-                tracing::info!(%message, accepted, deferred, refused, possible_duplicates, "released in part");
+                tracing::info!(id = %message, accepted, deferred, refused, possible_duplicates, "released in part");
             }
         }
-        Event::Done { message } => tracing::debug!(%message, "done"),
+        Event::Done { message } => tracing::debug!(id = %message, "done"),
         Event::SetAside { message, state, reason } => {
             let state = if *state == StoredState::Quarantined { "quarantined" } else { "held" };
-            tracing::info!(%message, reason, "{state}");
+            tracing::info!(id = %message, reason, "{state}");
         }
-        Event::Answered { message, accepted } => tracing::debug!(%message, accepted, "answered"),
+        Event::Answered { message, accepted } => tracing::debug!(id = %message, accepted, "answered"),
         Event::ReleasedUnprocessed { message } => {
-            tracing::warn!(%message, "released unprocessed, as the configuration says");
+            tracing::warn!(id = %message, "released unprocessed, as the configuration says");
         }
         Event::Aged { message, age } => {
-            tracing::warn!(%message, age_s = age.as_secs(), "waits for long")
+            tracing::warn!(id = %message, age_s = age.as_secs(), "waits for long")
         }
         Event::Misbehaved { grabber, reason } => {
             tracing::warn!(worker = grabber, reason, "misbehaved")
         }
-        Event::StoreFailed { message, reason } => tracing::error!(%message, reason, "store failed"),
-        Event::Corrupted { message, reason } => tracing::error!(%message, reason, "cannot be read"),
+        Event::StoreFailed { message, reason } => tracing::error!(id = %message, reason, "store failed"),
+        Event::Corrupted { message, reason } => tracing::error!(id = %message, reason, "cannot be read"),
     }
 }

@@ -22,7 +22,8 @@ use tokio::time::{Instant, Interval};
 
 pub use start::{RunError, pool_of, run, spool_options};
 
-use crate::admin;
+use crate::admin::{self, Asked, Lives, Orders};
+use crate::audit::Audit;
 use crate::disk::Disk;
 use crate::intake::{Clock, Gate, IntakeEvent};
 use crate::release::{SmtpRelease, TraceKey};
@@ -49,6 +50,12 @@ struct Service<D: Disk> {
     links: HashMap<Session, Linked>,
     streams: HashMap<StreamKey, mpsc::Sender<StreamOut>>,
     answers: HashMap<MessageId, oneshot::Sender<Answer>>,
+    lives: Lives,
+    audit: Arc<Audit<D>>,
+    orders: Arc<Orders<D>>,
+    orders_number: u64,
+    /// For operators who ask over the network.
+    requests: mpsc::Sender<Asked>,
     actions: mpsc::Sender<Action>,
     last_session: u64,
     started: Instant,
@@ -83,7 +90,7 @@ struct Certificates {
 struct Inputs {
     actions: mpsc::Receiver<Action>,
     intake: mpsc::Receiver<IntakeEvent>,
-    admin: mpsc::Receiver<(admin::Request, oneshot::Sender<admin::Reply>)>,
+    admin: mpsc::Receiver<Asked>,
     signals: mpsc::Receiver<()>,
     housekeeping: Interval,
 }
@@ -108,7 +115,7 @@ impl<D: Disk> Service<D> {
             Some(()) = inputs.signals.recv() => Action::Stop,
             Some(action) = inputs.actions.recv() => action,
             Some(incoming) = self.server.accept() => Action::Incoming(Box::new(incoming)),
-            Some((request, reply)) = inputs.admin.recv() => Action::Admin(request, reply),
+            Some(asked) = inputs.admin.recv() => Action::Admin(Box::new(asked)),
             Some(event) = inputs.intake.recv() => Action::Intake(event),
             () = until(timeout) => Action::Timeout,
             () = until(drain) => Action::Timeout,
@@ -145,7 +152,8 @@ impl<D: Disk> Service<D> {
             Action::Stored(token, stored) => self.pool.handle_stored(token, stored, now),
             Action::Loaded(token, log) => self.pool.handle_loaded(token, log, now),
             Action::Released(token, results) => self.pool.handle_released(token, results, now),
-            Action::Admin(request, reply) => self.on_admin(request, reply),
+            Action::Admin(asked) => self.on_admin(*asked),
+            Action::Audited(asked) => self.on_audited(*asked),
             Action::Timeout => self.pool.handle_timeout(now),
             Action::Housekeeping => self.on_housekeeping(),
             Action::Stop => self.on_stop(),
@@ -177,6 +185,12 @@ impl<D: Disk> Service<D> {
     fn on_incoming(&mut self, incoming: Incoming) {
         let accepted = match incoming {
             Incoming::Link(accepted) => accepted,
+            Incoming::Operator(link) => {
+                let (operator, remote) = (&link.identity().name, link.remote_address());
+                tracing::info!(operator, %remote, "operator");
+                tokio::spawn(admin::serve(*link, self.requests.clone()));
+                return;
+            }
             Incoming::Joined { remote, identity } => {
                 return tracing::info!(%remote, name = identity.name, role = %identity.role, "joined");
             }
@@ -282,10 +296,10 @@ fn set_aside<D: Disk>(spool: &Spool<D>, id: MessageId, error: &SpoolError) -> St
     if error.is_corrupted() {
         match spool.set_aside_corrupted(id, &reason) {
             Ok(path) => {
-                tracing::error!(message = %id, path = %path.display(), reason, "set aside: its file is damaged")
+                tracing::error!(id = %id, path = %path.display(), reason, "set aside: its file is damaged")
             }
             Err(error) => {
-                tracing::error!(message = %id, reason, "set aside a damaged file: {error}")
+                tracing::error!(id = %id, reason, "set aside a damaged file: {error}")
             }
         }
     }

@@ -20,7 +20,8 @@ use tokio::time::Instant;
 
 use super::action::ACTIONS_MAX;
 use super::{Certificates, Inputs, Mailbox, Service};
-use crate::admin::{self, AdminError};
+use crate::admin::{self, AdminError, Lives, Orders};
+use crate::audit::Audit;
 use crate::config::{self, Config, Custody, HookUnprocessed, UpstreamUnprocessed};
 use crate::disk::RealDisk;
 use crate::intake::smtp::{IntakeCustody, SmtpIntake};
@@ -84,7 +85,13 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     let mut pool = pool_of(&config, recovered, epoch, clock.now());
     pool.set_revocations(server.revocations_number());
     let (gate, intake) = Gate::new();
-    let admin = admin::listen(&config.spool)?;
+    let (requests, admin) = mpsc::channel(admin::REQUESTS_MAX);
+    admin::listen(&config.spool, requests.clone())?;
+    let orders = Orders::new(RealDisk, &config.spool);
+    match orders.load() {
+        Ok(kept) => pool.restore_orders(kept),
+        Err(problem) => tracing::error!("{problem}"),
+    }
     let mut mailboxes = Vec::new();
     for (index, mailbox) in config.mailboxes.iter().enumerate() {
         let index = MailboxIndex(u16::try_from(index).unwrap_or(u16::MAX));
@@ -115,6 +122,11 @@ pub async fn run(config: Config) -> Result<(), RunError> {
         links: Default::default(),
         streams: Default::default(),
         answers: Default::default(),
+        lives: Lives::default(),
+        audit: Arc::new(Audit::new(RealDisk, &config.spool)),
+        orders: Arc::new(orders),
+        orders_number: 0,
+        requests,
         actions,
         last_session: 0,
         started: Instant::now(),

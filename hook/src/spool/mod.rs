@@ -41,6 +41,7 @@ use serde::{Deserialize, Serialize};
 pub use body::Body;
 pub use error::SpoolError;
 pub use incoming::Incoming;
+pub(crate) use open::replace_file;
 pub use suspects::{SUSPECTS_MAX, Suspect, Suspects};
 pub use volatile::Volatile;
 
@@ -51,6 +52,10 @@ use volatile::VolatileStore;
 
 /// The socket of the operator's commands lies in the spool.
 pub const CONTROL_SOCKET: &str = "control";
+/// What operators did; see [`crate::audit`]. Older parts have a number behind the name.
+pub const AUDIT_FILE: &str = "audit.log";
+/// Workers that operators made not ready; see [`crate::admin`].
+pub const ORDERS_FILE: &str = "orders";
 const LOCK_FILE: &str = "lock";
 const FORMAT_FILE: &str = "format";
 const EPOCH_FILE: &str = "epoch";

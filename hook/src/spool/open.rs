@@ -16,7 +16,7 @@ use super::record::FORMAT;
 use super::suspects::Suspects;
 use super::volatile::VolatileStore;
 use super::{
-    CONTROL_SOCKET, EPOCH_FILE, FORMAT_FILE, Health, LOCK_FILE, Now, Opened, Options, Report,
+    AUDIT_FILE, CONTROL_SOCKET, EPOCH_FILE, FORMAT_FILE, Health, LOCK_FILE, Now, ORDERS_FILE, Opened, Options, Report,
     SUSPECTS_FILE, Spool, SpoolError, VOLATILE_FOLDER,
 };
 use crate::disk::{Disk, DiskFile};
@@ -164,8 +164,7 @@ impl Scan {
         mailboxes: &[String],
     ) -> Result<(), SpoolError> {
         for entry in disk.read_dir(root).map_err(SpoolError::io("read folder", root))? {
-            let ours = OWN_NAMES.contains(&entry.name.trim_end_matches(NEW));
-            if !ours && !mailboxes.contains(&entry.name) {
+            if !is_own(&entry.name) && !mailboxes.contains(&entry.name) {
                 self.report(root.join(&entry.name), "is no mailbox of the configuration");
             }
         }
@@ -178,11 +177,23 @@ impl Scan {
 }
 
 /// Names in the spool that no mailbox can have.
-const OWN_NAMES: [&str; 6] =
-    [LOCK_FILE, FORMAT_FILE, EPOCH_FILE, SUSPECTS_FILE, VOLATILE_FOLDER, CONTROL_SOCKET];
+const OWN_NAMES: [&str; 7] = [
+    LOCK_FILE,
+    FORMAT_FILE,
+    EPOCH_FILE,
+    SUSPECTS_FILE,
+    VOLATILE_FOLDER,
+    CONTROL_SOCKET,
+    ORDERS_FILE,
+];
+
+/// Those, and the audit log with its older parts.
+fn is_own(name: &str) -> bool {
+    OWN_NAMES.contains(&name.trim_end_matches(NEW)) || name.starts_with(AUDIT_FILE)
+}
 
 /// Makes `bytes` the content of a file, durably: after a crash it has either its old or its new content.
-pub(super) fn replace_file<D: Disk>(disk: &D, path: &Path, bytes: &[u8]) -> Result<(), SpoolError> {
+pub(crate) fn replace_file<D: Disk>(disk: &D, path: &Path, bytes: &[u8]) -> Result<(), SpoolError> {
     let folder = path.parent().unwrap_or(Path::new(""));
     let mut new = path.as_os_str().to_owned();
     new.push(NEW);
@@ -290,7 +301,7 @@ fn check_mailbox_name(name: &str) -> Result<(), SpoolError> {
         "it is empty or begins with a dot"
     } else if name.contains(['/', '\\', '\0']) {
         "it has a character that separates folders"
-    } else if OWN_NAMES.contains(&name.trim_end_matches(NEW)) {
+    } else if is_own(name) {
         "the spool has a file of that name"
     } else {
         return Ok(());

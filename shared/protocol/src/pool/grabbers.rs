@@ -18,6 +18,8 @@ pub(super) struct GrabberKey(pub(super) u16);
 #[derive(Debug)]
 pub(super) struct Grabber {
     pub(super) name: String,
+    /// Program and version, as its last hello said.
+    pub(super) software: String,
     pub(super) incarnation: Incarnation,
     pub(super) session: Option<Session>,
     /// Capabilities that its certificate was granted *and* its modules provide.
@@ -187,6 +189,7 @@ impl Grabbers {
             key,
             Grabber {
                 name: name.to_owned(),
+                software: String::new(),
                 incarnation,
                 session: None,
                 capabilities: BTreeSet::new(),

@@ -79,6 +79,7 @@ impl Pool {
             grabber.barred.clone_from(&barred);
             grabber.ordered = self.orders.get(&peer.name).cloned();
             grabber.tier = hello.tier;
+            grabber.software = bounded(hello.software);
             (grabber.wanted, grabber.given) = (Credit::default(), Credit::default());
             grabber.draining = false;
         }

@@ -69,6 +69,9 @@ pub struct BacklogStatus {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkerStatus {
     pub name: String,
+    /// Program and version.
+    #[serde(default)]
+    pub software: String,
     pub linked: bool,
     pub incarnation: String,
     /// Capabilities granted and provided.
@@ -129,6 +132,7 @@ impl Pool {
             .iter()
             .map(|(_, grabber)| WorkerStatus {
                 name: grabber.name.clone(),
+                software: grabber.software.clone(),
                 linked: grabber.session.is_some(),
                 incarnation: grabber.incarnation.to_string(),
                 provides: grabber.capabilities.iter().cloned().collect(),

@@ -1,0 +1,203 @@
+//! What operators may say on the command line.
+
+use std::str::FromStr;
+
+use clap::{Args, Subcommand, ValueEnum};
+use gantry_operator::{Aside, Order, QueueState, REASON_BYTES_MAX};
+use gantry_protocol::id::MessageId;
+
+/// For operators: at all hosts of the file, with an operator's certificate.
+#[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
+pub enum OperatorCommand {
+    /// Show hosts, workers, engines and what waits
+    Status {
+        #[command(flatten)]
+        at: At,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// List messages and where each is
+    #[command(after_help = "Example:\n  gantry --config operator.toml queue --state waiting,held")]
+    Queue {
+        /// Only those in this state; repeat it or separate several by commas
+        #[arg(long, value_enum, value_delimiter = ',', value_name = "STATE")]
+        state: Vec<State>,
+        #[command(flatten)]
+        at: At,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Tell a message's life, step by step
+    Message {
+        /// The message, such as 3-1a7 or mx1/3-1a7
+        message: MessageRef,
+        #[command(flatten)]
+        at: At,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Messages kept from their recipients because something was found
+    Quarantine {
+        #[command(subcommand)]
+        action: AsideAction,
+    },
+    /// Messages set aside because they could not be processed or delivered
+    Held {
+        #[command(subcommand)]
+        action: AsideAction,
+    },
+    /// Let a worker that was made not ready get messages again
+    Ready(Node),
+    /// Give a worker nothing more until it is made ready; what it holds it finishes
+    NotReady(Node),
+    /// Let a worker finish what it has begun, hand back the rest, and end
+    Drain(Node),
+    /// Show hosts and workers live, once a second
+    Top {
+        /// Show one picture and end
+        #[arg(long)]
+        once: bool,
+        #[command(flatten)]
+        at: At,
+    },
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
+pub struct At {
+    /// Only this host of the file, by its name or address
+    #[arg(long, value_name = "HOST")]
+    pub host: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Args)]
+pub struct Output {
+    /// Print JSON; without it a table on a terminal, elsewhere plain lines with fields apart by tabs
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// A state as `--state` names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum State {
+    Waiting,
+    Dispatched,
+    Settling,
+    Releasing,
+    Held,
+    Quarantined,
+}
+
+impl From<State> for QueueState {
+    fn from(state: State) -> Self {
+        match state {
+            State::Waiting => Self::Waiting,
+            State::Dispatched => Self::Dispatched,
+            State::Settling => Self::Settling,
+            State::Releasing => Self::Releasing,
+            State::Held => Self::Held,
+            State::Quarantined => Self::Quarantined,
+        }
+    }
+}
+
+/// What to do with messages that were set aside.
+#[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
+pub enum AsideAction {
+    /// List them, oldest first
+    List {
+        #[command(flatten)]
+        at: At,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Show one: envelope, header block, reasons and findings
+    Show {
+        /// The message, such as 3-1a7 or mx1/3-1a7
+        message: MessageRef,
+        #[command(flatten)]
+        at: At,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Put one back into the pool, to be processed again
+    Release(Decision),
+    /// Delete one for ever
+    Delete(Decision),
+}
+
+/// About one message.
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct Decision {
+    /// The message, such as 3-1a7 or mx1/3-1a7
+    pub message: MessageRef,
+    #[command(flatten)]
+    pub at: At,
+    /// Why, for the audit log
+    #[arg(long, value_name = "TEXT", value_parser = reason)]
+    pub reason: Option<String>,
+}
+
+/// About one worker.
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct Node {
+    /// The worker's name
+    #[arg(value_name = "NODE", value_parser = node)]
+    pub node: String,
+    #[command(flatten)]
+    pub at: At,
+    /// Why, for the audit log and for the worker's own
+    #[arg(long, value_name = "TEXT", value_parser = reason)]
+    pub reason: Option<String>,
+}
+
+/// `ID` or `HOST/ID`: ids count at each host on their own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MessageRef {
+    pub host: Option<String>,
+    pub id: MessageId,
+}
+
+impl FromStr for MessageRef {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (host, id) = match text.split_once('/') {
+            Some((host, id)) => (Some(host.to_owned()), id),
+            None => (None, text),
+        };
+        let id = id.parse().map_err(|error| format!("{error}"))?;
+        Ok(Self { host, id })
+    }
+}
+
+impl OperatorCommand {
+    /// The aside that a command is about, and what to do there.
+    pub(super) fn aside(&self) -> Option<(Aside, &AsideAction)> {
+        match self {
+            Self::Quarantine { action } => Some((Aside::Quarantined, action)),
+            Self::Held { action } => Some((Aside::Held, action)),
+            _ => None,
+        }
+    }
+
+    /// The order to a worker, and to whom.
+    pub(super) fn order(&self) -> Option<(Order, &Node)> {
+        match self {
+            Self::Ready(node) => Some((Order::Ready, node)),
+            Self::NotReady(node) => Some((Order::NotReady, node)),
+            Self::Drain(node) => Some((Order::Drain, node)),
+            _ => None,
+        }
+    }
+}
+
+fn node(text: &str) -> Result<String, String> {
+    gantry_config::check_name(text).map(|()| text.to_owned()).map_err(str::to_owned)
+}
+
+fn reason(text: &str) -> Result<String, String> {
+    if text.len() > REASON_BYTES_MAX {
+        return Err(format!("a reason has at most {REASON_BYTES_MAX} bytes"));
+    }
+    Ok(text.to_owned())
+}

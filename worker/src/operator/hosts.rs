@@ -1,0 +1,240 @@
+//! The hosts of the file, asked all at once.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use gantry_link::{
+    CloseCode, ConnectOptions, IdentityError, LinkError, NodeIdentity, OperatorConnection, Role,
+    connect_operator, system_clock,
+};
+use gantry_operator::{REPLY_BYTES_MAX, Reply, Request};
+use tokio::task::JoinSet;
+
+use crate::commands::Failure;
+use crate::config::Config;
+use crate::exit;
+
+/// For the connection to each address, and for each reply.
+const ANSWER_TIME_MAX: Duration = Duration::from_secs(5);
+
+/// The hosts that an operator's file names, in its order.
+#[derive(Debug)]
+pub(super) struct Hosts {
+    identity: Arc<NodeIdentity>,
+    identity_dir: PathBuf,
+    hosts: Vec<Host>,
+}
+
+/// One of them.
+#[derive(Debug)]
+struct Host {
+    address: String,
+    /// By its certificate, once it was reached.
+    name: Option<String>,
+    connection: Option<OperatorConnection>,
+}
+
+/// What came of asking one host.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) address: String,
+    /// Unknown where it was never reached.
+    pub(super) host: Option<String>,
+    pub(super) reply: Result<Reply, Problem>,
+}
+
+/// Why a host gave no answer.
+#[derive(Clone, Debug)]
+pub(super) struct Problem {
+    pub(super) code: u8,
+    pub(super) text: String,
+}
+
+impl Answer {
+    /// The host's name, or its address where that is not known.
+    pub(super) fn name(&self) -> &str {
+        self.host.as_deref().unwrap_or(&self.address)
+    }
+}
+
+impl Hosts {
+    /// The file's hosts, and the operator's certificate beside it.
+    pub(super) fn open(config: &Config) -> Result<Self, Failure> {
+        let folder = &config.identity_dir;
+        let identity = NodeIdentity::open(folder, &config.name, Role::Operator, &system_clock());
+        let identity = identity.map_err(|error| not_an_operator(&config.name, &error))?;
+        let host = |host: &crate::config::Host| Host {
+            address: host.address.to_string(),
+            name: None,
+            connection: None,
+        };
+        Ok(Self {
+            identity: Arc::new(identity),
+            identity_dir: folder.clone(),
+            hosts: config.hosts.iter().map(host).collect(),
+        })
+    }
+
+    /// Connects, and keeps only the host of this name or address, where one is given.
+    pub(super) async fn select(&mut self, wanted: Option<&str>) -> Result<(), Failure> {
+        let Some(wanted) = wanted else { return Ok(()) };
+        if let Some(at) = self.hosts.iter().position(|host| host.address == wanted) {
+            self.hosts = vec![self.hosts.swap_remove(at)];
+            return Ok(());
+        }
+        let problems = self.connect_all().await;
+        if let Some(at) = self.hosts.iter().position(|host| host.name.as_deref() == Some(wanted)) {
+            self.hosts = vec![self.hosts.swap_remove(at)];
+            return Ok(());
+        }
+        let there: Vec<&str> = self.hosts.iter().filter_map(|host| host.name.as_deref()).collect();
+        let mut text = format!("no host of the file that answers is called {wanted:?}");
+        if !there.is_empty() {
+            text.push_str(&format!("; those that do are {}", there.join(", ")));
+        }
+        for problem in &problems {
+            text.push_str(&format!("\n{}", problem.text));
+        }
+        let code = problems.first().map_or(exit::EX_USAGE, |problem| problem.code);
+        Err(Failure { code, text })
+    }
+
+    /// That exactly one host is left, for what must not be done at several.
+    pub(super) fn expect_one(&self, example: &str) -> Result<(), Failure> {
+        if self.hosts.len() == 1 {
+            return Ok(());
+        }
+        let text = format!(
+            "the file names {} hosts, and ids count at each on their own: say which is meant, such as {example}, or \
+             with --host",
+            self.hosts.len()
+        );
+        Err(Failure { code: exit::EX_USAGE, text })
+    }
+
+    /// Asks all hosts at once; the answers are in the file's order.
+    pub(super) async fn ask(&mut self, request: &Request) -> Vec<Answer> {
+        let text: Arc<[u8]> = serde_json::to_vec(request).unwrap_or_default().into();
+        let mut asking = JoinSet::new();
+        for (index, mut host) in std::mem::take(&mut self.hosts).into_iter().enumerate() {
+            let (identity, text) = (Arc::clone(&self.identity), Arc::clone(&text));
+            asking.spawn(async move {
+                let reply = host.ask(&identity, &text).await;
+                (index, host, reply)
+            });
+        }
+        let mut asked = asking.join_all().await;
+        asked.sort_by_key(|(index, ..)| *index);
+        let mut answers = Vec::new();
+        for (_, host, reply) in asked {
+            let (address, name) = (host.address.clone(), host.name.clone());
+            answers.push(Answer { address, host: name, reply });
+            self.hosts.push(host);
+        }
+        answers
+    }
+
+    /// At two thirds of its life the operator's certificate is renewed at the first host that can.
+    pub(super) async fn renew_when_due(&self) {
+        let clock = system_clock();
+        if !self.identity.is_due(&clock) {
+            return;
+        }
+        let mut last = None;
+        for host in &self.hosts {
+            let (folder, identity) = (&self.identity_dir, &self.identity);
+            match gantry_link::renew(&host.address, folder, identity, &clock).await {
+                Ok(_) => return,
+                Err(error) => last = Some(error),
+            }
+        }
+        if let Some(error) = last {
+            tracing::warn!("renew this operator's certificate: {error}");
+        }
+    }
+
+    async fn connect_all(&mut self) -> Vec<Problem> {
+        let mut connecting = JoinSet::new();
+        for (index, mut host) in std::mem::take(&mut self.hosts).into_iter().enumerate() {
+            let identity = Arc::clone(&self.identity);
+            connecting.spawn(async move {
+                let connected = host.connect(&identity).await;
+                (index, host, connected.err())
+            });
+        }
+        let mut connected = connecting.join_all().await;
+        connected.sort_by_key(|(index, ..)| *index);
+        let mut problems = Vec::new();
+        for (_, host, problem) in connected {
+            self.hosts.push(host);
+            problems.extend(problem);
+        }
+        problems
+    }
+}
+
+impl Host {
+    async fn connect(&mut self, identity: &NodeIdentity) -> Result<(), Problem> {
+        if self.connection.is_some() {
+            return Ok(());
+        }
+        let options = ConnectOptions { clock: system_clock(), time_max: ANSWER_TIME_MAX };
+        let connection =
+            connect_operator(&self.address, identity, &options).await.map_err(problem)?;
+        self.name = Some(connection.host().to_owned());
+        self.connection = Some(connection);
+        Ok(())
+    }
+
+    async fn ask(&mut self, identity: &NodeIdentity, request: &[u8]) -> Result<Reply, Problem> {
+        self.connect(identity).await?;
+        let Some(connection) = &self.connection else {
+            return Err(unreachable_now("it was not connected".to_owned()));
+        };
+        let text = match connection.ask(request, REPLY_BYTES_MAX).await {
+            Ok(text) => text,
+            Err(error) => {
+                // The next question begins with a connection of its own.
+                self.connection = None;
+                return Err(problem(error));
+            }
+        };
+        serde_json::from_slice(&text).map_err(|error| Problem {
+            code: exit::EX_SOFTWARE,
+            text: format!(
+                "read the reply of {}: {error}; its hook may run another version of Gantry",
+                self.address
+            ),
+        })
+    }
+}
+
+/// What a failed connection means, and what to do about it.
+fn problem(error: LinkError) -> Problem {
+    let text = error.to_string();
+    match &error {
+        LinkError::Unreachable { .. } => unreachable_now(format!(
+            "{text}; does its hook run, and can UDP reach it from here? `gantry-hook status` there tells"
+        )),
+        LinkError::Refused { refusal, .. } if refusal.code == CloseCode::ShuttingDown => {
+            unreachable_now(text)
+        }
+        LinkError::Refused { .. } | LinkError::HostRefused { .. } => {
+            Problem { code: exit::EX_NOPERM, text }
+        }
+    }
+}
+
+fn unreachable_now(text: String) -> Problem {
+    Problem { code: exit::EX_UNAVAILABLE, text }
+}
+
+/// The certificate beside the file is none of an operator.
+fn not_an_operator(name: &str, error: &IdentityError) -> Failure {
+    let text = format!(
+        "{error}; these commands need an operator's certificate: a file of its own with a name and the hosts, and \
+         `gantry --config operator.toml join TOKEN` with what `gantry-hook token --role operator --name {name}` prints"
+    );
+    Failure { code: exit::EX_NOPERM, text }
+}
