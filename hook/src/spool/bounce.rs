@@ -115,7 +115,9 @@ impl<D: Disk> Spool<D> {
     fn record_notice(&self, id: MessageId, notice: Notice) -> Result<(), SpoolError> {
         match self.volatile.get(id) {
             Some(message) => message.log().add(Record::Notice(notice)),
-            None => self.append(&self.open_stored(id, true)?, &[Entry::Notice(&notice)])?,
+            None => {
+                self.append(&self.open_stored(id, true)?, &[Entry::Notice(&notice)])?;
+            }
         }
         Ok(())
     }

@@ -12,7 +12,7 @@ use super::body::Body;
 use super::name::ATTEMPTS_NAMED_MAX;
 use super::record::{Entry, Record};
 use super::volatile::VolatileMessage;
-use super::{Spool, SpoolError};
+use super::{Log, Spool, SpoolError};
 use crate::disk::Disk;
 
 /// Bytes copied at once when a message is adopted.
@@ -86,8 +86,12 @@ impl<D: Disk> Spool<D> {
                 self.change_state(id, StoredState::Marked { attempts }, attempts >= 2)?;
             }
             Change::Settle { verdict } if marked => {
-                self.append(&self.open_stored(id, true)?, &[Entry::Verdict(verdict)])?;
+                let file = self.open_stored(id, true)?;
+                let Log { results, .. } = self.append(&file, &[Entry::Verdict(verdict)])?;
                 self.change_state(id, StoredState::Releasing, true)?;
+                if !results.is_empty() {
+                    return Ok(Stored::ServedBefore { results });
+                }
             }
             Change::Results { results } => {
                 self.append(&self.open_stored(id, true)?, &[Entry::Results(results)])?;

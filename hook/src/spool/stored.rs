@@ -59,15 +59,15 @@ impl<D: Disk> Spool<D> {
         }
     }
 
-    /// Appends to a message's log, durably. What a crash had cut short before goes.
+    /// Appends to a message's log, durably, and gives the log as it was. What a crash had cut short before goes.
     pub(super) fn append(
         &self,
         stored: &StoredFile<D>,
         entries: &[Entry<'_>],
-    ) -> Result<(), SpoolError> {
+    ) -> Result<Log, SpoolError> {
         let StoredFile { file, path, preamble, .. } = stored;
         let io = || SpoolError::io("write to message", path);
-        let (_, end, length) = stored.read_log()?;
+        let (before, end, length) = stored.read_log()?;
         let mut log = Vec::new();
         for entry in entries {
             entry.encode(&preamble.checksum, end, &mut log).ok_or(TOO_LARGE)?;
@@ -82,7 +82,8 @@ impl<D: Disk> Spool<D> {
             }
             return Err(io()(error));
         }
-        file.sync().map_err(SpoolError::sync(path))
+        file.sync().map_err(SpoolError::sync(path))?;
+        Ok(before)
     }
 
     /// Gives a message another state: one rename, and a sync of the folder if `durable`. The caller has the turn.

@@ -231,3 +231,19 @@ fn lists_are_ordered_and_bounded() {
     assert_eq!((held[0].received_unix_s, held[0].recipients), (RECEIVED / 1000, 2));
     assert_eq!(spool.list(|_| true, 2).len(), 2);
 }
+
+#[test]
+fn whoever_was_served_before_a_message_was_given_back_is_known_when_it_settles_again() {
+    let (_disk, spool) = new_spool();
+    let id = take_in(&spool, b"Subject: part\r\n\r\nof it\r\n").unwrap();
+    settle(&spool, id);
+    let results = vec![result(0, ReleaseResult::Accepted), result(1, ReleaseResult::Refused)];
+    done(&spool, id, &Change::Results { results });
+    let reasons = vec!["undeliverable".to_owned()];
+    done(&spool, id, &Change::SetAside { state: StoredState::Held, verdict: None, reasons });
+    done(&spool, id, &Change::Requeue);
+    let settle = Change::Settle { verdict: verdict(&spool.header(id).unwrap()) };
+    // The refused one is tried anew.
+    let results = vec![result(0, ReleaseResult::Accepted)];
+    assert_eq!(spool.apply(id, MAILBOX, &settle), Stored::ServedBefore { results });
+}

@@ -161,6 +161,11 @@ pub struct StoredLog {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Stored {
     Done,
+    /// [`Change::Settle`] is done, and some recipients have been served already: an operator gave the message back
+    /// since. They are not served again.
+    ServedBefore {
+        results: Vec<RecipientResult>,
+    },
     /// A notice was written (or there was nothing to write: `None`).
     Bounced {
         notice: Option<Marked>,

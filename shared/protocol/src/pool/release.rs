@@ -99,10 +99,7 @@ impl Pool {
                     let plan = Plan::of(&verdict, false);
                     (releasing.loaded, releasing.step, releasing.end) = (true, Step::Due, plan.end);
                     releasing.pending = plan.deliver;
-                    for result in results {
-                        releasing.merge(result);
-                    }
-                    releasing.recorded = releasing.results.len();
+                    releasing.take_served(results);
                 }
                 self.release_due.entry(mailbox).or_default().insert(id);
             }
@@ -386,6 +383,14 @@ fn replies(results: &[RecipientResult]) -> Vec<(ReleaseResult, String, u16)> {
 }
 
 impl Releasing {
+    /// What recipients got before, as it is on disk.
+    pub(super) fn take_served(&mut self, results: Vec<RecipientResult>) {
+        for result in results {
+            self.merge(result);
+        }
+        self.recorded = self.results.len();
+    }
+
     /// Takes in one recipient's result; of what is final, nothing later changes it.
     fn merge(&mut self, result: RecipientResult) {
         let is_final = matches!(result.result, ReleaseResult::Accepted | ReleaseResult::Refused);

@@ -187,7 +187,7 @@ impl Pool {
             entry.stores_failed = 0;
             match &entry.state {
                 State::Marked | State::Reserved(_) => self.on_charged(id, now),
-                State::Settling(_) => self.on_settled(id, now),
+                State::Settling(_) => self.on_settled(id, stored, now),
                 State::Releasing(_) => self.on_recorded(id, stored, now),
                 State::Held | State::Quarantined => {}
             }
@@ -195,7 +195,7 @@ impl Pool {
         self.assign(now);
     }
 
-    fn on_settled(&mut self, id: MessageId, now: Moment) {
+    fn on_settled(&mut self, id: MessageId, stored: Stored, now: Moment) {
         let Some(entry) = self.messages.get_mut(&id) else { return };
         let State::Settling(settling) = std::mem::replace(&mut entry.state, State::Marked) else {
             return;
@@ -206,7 +206,10 @@ impl Pool {
             self.acknowledge(acknowledge, id, Settled::Applied);
         }
         match next {
-            Next::Release { releasing, unprocessed } => {
+            Next::Release { mut releasing, unprocessed } => {
+                if let Stored::ServedBefore { results } = stored {
+                    releasing.take_served(results);
+                }
                 if unprocessed {
                     self.counters.released_unprocessed += 1;
                     self.event(Event::ReleasedUnprocessed { message: id });
