@@ -52,9 +52,59 @@ pub enum Command {
     Check,
     /// Work until told to stop: once finishes what it has, twice leaves at once
     Run,
+    /// Check the policy file, or try it on a message
+    Policy {
+        #[command(subcommand)]
+        action: PolicyAction,
+    },
     /// Show a host, workers and a takeover with real mail, as processes of their own
     #[command(after_help = DEMO_EXAMPLES)]
     Demo(DemoArgs),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
+pub enum PolicyAction {
+    /// Tell every mistake in a policy file, and its digest
+    Check {
+        /// The policy file; without it the one that the configuration names
+        file: Option<PathBuf>,
+    },
+    /// Run the modules on a message and show what the policy makes of it; nothing is sent
+    #[command(after_help = POLICY_EXAMPLES)]
+    Test(PolicyTestArgs),
+}
+
+const POLICY_EXAMPLES: &str = "\
+Examples:
+  gantry policy check policy.toml
+  gantry policy test message.eml -f sender@example.org -t boss@example.com
+  gantry policy test message.eml -f '' -t a@example.com b@example.com --json";
+
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct PolicyTestArgs {
+    /// The message, as it would come by SMTP; LF at line ends is taken for CRLF
+    pub message: PathBuf,
+    /// The envelope's sender; '' is the null sender
+    #[arg(long, short, value_name = "SENDER")]
+    pub from: String,
+    /// The envelope's recipients
+    #[arg(long, short, value_name = "RECIPIENT", required = true, num_args = 1..)]
+    pub to: Vec<String>,
+    /// The mailbox through which it would come
+    #[arg(long, value_name = "NAME", default_value = "test")]
+    pub mailbox: String,
+    /// What the mailbox needs; without it all that the modules provide
+    #[arg(long, value_name = "NEED", value_delimiter = ',')]
+    pub needs: Option<Vec<String>>,
+    /// The client's address
+    #[arg(long, value_name = "ADDRESS")]
+    pub client: Option<std::net::IpAddr>,
+    /// Try this policy file rather than the one that the configuration names
+    #[arg(long, value_name = "FILE")]
+    pub policy: Option<PathBuf>,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
 }
 
 const DEMO_EXAMPLES: &str = "\

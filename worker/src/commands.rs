@@ -1,5 +1,7 @@
 //! What the command line asks for, done.
 
+mod policy;
+
 use std::io::Write;
 use std::path::Path;
 
@@ -26,11 +28,16 @@ pub fn execute(cli: Cli, out: &mut dyn Write) -> Result<(), Failure> {
     match cli.command {
         Command::Check => {
             let config = load(&cli.config)?;
-            registry::build(config.modules).map_err(|error| failure(exit::EX_CONFIG, error))?;
+            let modules =
+                registry::build(config.modules).map_err(|error| failure(exit::EX_CONFIG, error))?;
+            if let Some(file) = &config.policy {
+                policy::load(file, &modules)?;
+            }
             line(out, &format!("{}: no mistakes", cli.config.display()))
         }
         Command::Join { token } => join(&load(&cli.config)?, &token, out),
         Command::Run => run(load(&cli.config)?),
+        Command::Policy { action } => policy::execute(&cli.config, action, out),
         Command::Demo(arguments) => {
             let code = demo::main(arguments);
             if code == exit::OK { Ok(()) } else { Err(Failure { code, text: String::new() }) }
@@ -73,7 +80,7 @@ fn run(config: Config) -> Result<(), Failure> {
     runtime()?.block_on(service::run(config)).map_err(|error| {
         let code = match &error {
             RunError::Identity(_) => exit::EX_NOPERM,
-            RunError::Modules(_) => exit::EX_CONFIG,
+            RunError::Modules(_) | RunError::Policy(_) => exit::EX_CONFIG,
             RunError::Signals(_) => exit::EX_IOERR,
         };
         failure(code, error)

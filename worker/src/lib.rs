@@ -6,4 +6,5 @@ pub mod config;
 pub mod demo;
 pub mod exit;
 pub mod pipeline;
+pub mod policy;
 pub mod service;

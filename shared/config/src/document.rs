@@ -60,6 +60,11 @@ impl Document {
         Self { file: file.to_owned(), folder, text: text.into() }
     }
 
+    /// The text as it stands in the file.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
     /// Parses the text and hands its top table to `read`, which reports mistakes by way of the tables and values and
     /// may give `None` only if it has.
     ///

@@ -1,15 +1,14 @@
 //! The built-in policy ([`gantry_protocol::policy::BUILT_IN`]): a finding quarantines; what could not be said leads to
 //! another attempt and then to held; the rest is released with one result header.
 
-use std::fmt::Write;
-
-use gantry_mail::HeaderEdit;
+use gantry_mail::{FIELD_BYTES_MAX, HeaderEdit};
 use gantry_protocol::frame::{Assign, ReturnKind};
 use gantry_protocol::grabber::Processed;
 use gantry_protocol::text::bounded;
 use gantry_protocol::verdict::{Body, Disposition, Finding, Group, Outcome, Verdict};
 
 use super::give_back;
+use crate::policy::Kind;
 
 /// Names of findings in one reason; a message may match any number of rules.
 const NAMES_MAX: usize = 8;
@@ -31,10 +30,16 @@ fn verdict(assign: &Assign, findings: Vec<Finding>, disposition: Disposition) ->
     let recipients = (0..assign.envelope.recipients.len())
         .filter_map(|index| u16::try_from(index).ok())
         .collect();
+    verdict_of(assign, findings, vec![Group { recipients, disposition }])
+}
+
+/// A verdict on the message as it was assigned.
+pub(super) fn verdict_of(assign: &Assign, findings: Vec<Finding>, groups: Vec<Group>) -> Processed {
+    let (length, digest) = (assign.length, assign.digest);
     Processed::Verdict(Box::new(Verdict {
-        length: assign.length,
-        digest: assign.digest,
-        groups: vec![Group { recipients, disposition }],
+        length,
+        digest,
+        groups,
         findings,
         originated: Vec::new(),
     }))
@@ -59,21 +64,29 @@ fn unsaid(finding: &Finding) -> Option<String> {
     Some(bounded(format!("{}: {what}: {reason}", finding.module)))
 }
 
-/// `X-Gantry: clean; id=...; worker=...;` and a line for each module: what it met, and with which engine and
-/// signatures.
-fn result_field(assign: &Assign, worker: &str, findings: &[Finding]) -> String {
-    let word = if findings.is_empty() { "nothing asked" } else { "clean" };
+/// `X-Gantry: clean; id=...; worker=...;` and a line for each module: what it said, and with which engine and
+/// signatures. Another word than `clean` tells that a policy let through what was not.
+pub(super) fn result_field(assign: &Assign, worker: &str, findings: &[Finding]) -> String {
+    let all_clean = findings.iter().all(|finding| finding.outcome == Outcome::Clean);
+    let word = match (findings.is_empty(), all_clean) {
+        (true, _) => "nothing asked",
+        (false, true) => "clean",
+        (false, false) => "released by policy",
+    };
     let mut field = format!("X-Gantry: {word}; id={}; worker={}", assign.message, plain(worker));
     for finding in findings {
         let (engine, signatures) = (plain(&finding.engine), plain(&finding.signatures));
         let by = if signatures.is_empty() { engine } else { format!("{engine}, {signatures}") };
-        // Writing to a string cannot fail.
-        let _ = write!(
-            field,
-            ";\r\n\t{}=clean by {} ({by})",
+        let line = format!(
+            ";\r\n\t{}={} by {} ({by})",
             plain(&finding.need),
+            Kind::of(&finding.outcome).map_or("clean", Kind::key),
             plain(&finding.module)
         );
+        if field.len() + line.len() > FIELD_BYTES_MAX {
+            break;
+        }
+        field.push_str(&line);
     }
     field
 }

@@ -1,5 +1,7 @@
 //! What can happen to the worker: the only thing its loop waits for.
 
+use std::sync::Arc;
+
 use gantry_link::{LinkError, NodeIdentity};
 use gantry_protocol::frame::{Assign, HostControl, HostReservation, Welcome};
 use gantry_protocol::grabber::Processed;
@@ -9,6 +11,7 @@ use gantry_scanners::api::Source;
 use tokio::sync::mpsc;
 
 use super::link::{Linked, StreamOut};
+use crate::policy::Policy;
 
 /// Actions on their way to the loop before their senders wait.
 pub(super) const ACTIONS_MAX: usize = 1_024;
@@ -38,6 +41,8 @@ pub(super) enum Action {
     StreamLost(Key, String),
     Processed(Key, Box<Processed>),
     Probed(Vec<ModuleProfile>),
+    /// The policy file has changed and has no mistake.
+    Policy(Arc<Policy>),
     /// The worker's own certificate was renewed.
     Renewed(Box<NodeIdentity>),
     /// Time to look at the progress of what is being processed.

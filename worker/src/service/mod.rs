@@ -27,6 +27,7 @@ use tokio::time::{Instant, Interval};
 pub use start::{RunError, run};
 
 use crate::pipeline::{Pipeline, Work};
+use crate::policy::Policy;
 use action::{Action, HostIndex, Key};
 use link::{Linked, Scratch, StreamOut};
 
@@ -166,6 +167,7 @@ impl Service {
             }
             Action::Processed(key, processed) => self.on_processed(key, *processed),
             Action::Probed(modules) => self.on_probed(modules),
+            Action::Policy(policy) => self.on_policy(policy),
             Action::Renewed(identity) => {
                 tracing::info!("this worker's certificate was renewed");
                 self.identity = Arc::from(identity);
@@ -305,11 +307,25 @@ impl Service {
             let linked = self.hosts.iter().position(|host| host.linked.is_some());
             linked.into_iter().for_each(|index| self.renew_when_due(HostIndex(index)));
         }
-        let missing = modules.iter().find_map(|module| {
-            module.not_ready.as_ref().map(|reason| format!("{}: {reason}", module.name))
-        });
+        let missing = self.pipeline.lacking(&modules);
         let readiness = missing.map_or(Readiness::Ready, |reason| Readiness::NotReady { reason });
         self.set_readiness(readiness, Some(modules));
+    }
+
+    /// What has begun ends under the policy with which it began. Hosts learn of the new one by a new link, which goes on
+    /// with what is held.
+    fn on_policy(&mut self, policy: Arc<Policy>) {
+        let digest = policy.digest();
+        tracing::info!(policy = %digest, "a new policy is in force");
+        self.pipeline = self.pipeline.clone().with_policy(policy);
+        for host in &mut self.hosts {
+            host.grabber.handle_policy(digest);
+            if let Some(linked) = &host.linked {
+                linked
+                    .connection
+                    .close(gantry_link::CloseCode::Done, "the worker has a new policy");
+            }
+        }
     }
 
     fn set_readiness(&mut self, readiness: Readiness, modules: Option<Vec<ModuleProfile>>) {

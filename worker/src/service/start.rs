@@ -7,17 +7,17 @@ use gantry_link::{Backoff, IdentityError, NodeIdentity, Role};
 use gantry_protocol::grabber::{self, Grabber};
 use gantry_protocol::id::Incarnation;
 use gantry_protocol::monitor::Monitor;
-use gantry_protocol::policy;
 use gantry_protocol::time::Moment;
 use gantry_scanners::registry::{self, BuildError};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, MissedTickBehavior};
 
-use super::action::ACTIONS_MAX;
+use super::action::{ACTIONS_MAX, Action};
 use super::link::Scratch;
 use super::{Host, Inputs, PROGRESS_EVERY, Service, probe};
 use crate::config::Config;
 use crate::pipeline::Pipeline;
+use crate::policy::{Policy, watch};
 
 /// Bytes held at once, as a multiple of those held in memory: the rest lies in temporary files.
 const BYTES_PER_MEMORY: u64 = 8;
@@ -29,6 +29,9 @@ pub enum RunError {
     Identity(#[from] IdentityError),
     #[error(transparent)]
     Modules(#[from] BuildError),
+    /// The mistakes in the policy file, a line each.
+    #[error("{0}")]
+    Policy(String),
     #[error("take signals: {0}")]
     Signals(std::io::Error),
 }
@@ -41,7 +44,17 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     let clock = gantry_link::system_clock();
     let identity =
         Arc::new(NodeIdentity::open(&config.identity_dir, &config.name, Role::Worker, &clock)?);
-    let pipeline = Pipeline::new(registry::build(config.modules)?, &config.name);
+    let mut pipeline = Pipeline::new(registry::build(config.modules)?, &config.name);
+    let policy = match config.policy {
+        Some(path) => {
+            let policy = Policy::load_for(&path, &pipeline.provides());
+            let current = Arc::new(policy.map_err(|told| RunError::Policy(told.join("\n")))?);
+            pipeline = pipeline.with_policy(Arc::clone(&current));
+            let provides = pipeline.provides().into_iter().map(str::to_owned).collect();
+            Some(watch::Watch { path, current, provides })
+        }
+        None => None,
+    };
     let concurrency = pipeline.concurrency(config.concurrency);
     let incarnation = Incarnation(fastrand::u64(..));
     // The first hello already tells what the modules provide.
@@ -51,7 +64,7 @@ pub async fn run(config: Config) -> Result<(), RunError> {
             name: config.name.clone(),
             incarnation,
             tier: host.tier,
-            policy: policy::BUILT_IN,
+            policy: pipeline.policy_digest(),
             software: concat!("gantry ", env!("CARGO_PKG_VERSION")).to_owned(),
         };
         Host {
@@ -97,7 +110,11 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     };
     tracing::info!(worker = config.name, %incarnation, concurrency, "ready");
     service.on_probed(modules);
-    tokio::spawn(probe::run(pipeline, wake, actions));
+    tokio::spawn(probe::run(pipeline, wake, actions.clone()));
+    if let Some(policy) = policy {
+        let told = gantry_daemon::signals::hangups().map_err(RunError::Signals)?;
+        tokio::spawn(watch::run(policy, told, actions, Action::Policy));
+    }
     service.run(inputs).await;
     // What was told last still has to leave.
     tokio::time::sleep(Duration::from_millis(50)).await;
