@@ -1,6 +1,7 @@
 //! What goes wrong, and what it takes with it.
 
 use gantry_hook::disk::sim::Fault as DiskFault;
+use gantry_protocol::pool::{Operation, StoredState};
 
 use super::event::{Event, HostEvent, WorkerEvent};
 use super::plan::WORKERS;
@@ -35,9 +36,12 @@ pub(super) enum FaultKind {
     /// One operation fails.
     DiskError,
     HopAway,
+    /// No fault, but as little foreseen: an operator gives back or deletes what was set aside.
+    OperatorReleases,
+    OperatorDeletes,
 }
 
-pub(super) const FAULTS: [FaultKind; 19] = {
+pub(super) const FAULTS: [FaultKind; 21] = {
     use FaultKind::*;
     [
         WorkerCrash,
@@ -59,6 +63,8 @@ pub(super) const FAULTS: [FaultKind; 19] = {
         DiskReadOnly,
         DiskError,
         HopAway,
+        OperatorReleases,
+        OperatorDeletes,
     ]
 };
 
@@ -84,6 +90,8 @@ impl FaultKind {
             FaultKind::DiskReadOnly => "fault: disk read-only",
             FaultKind::DiskError => "fault: disk operation failed",
             FaultKind::HopAway => "fault: next hop away",
+            FaultKind::OperatorReleases => "operator: released",
+            FaultKind::OperatorDeletes => "operator: deleted",
         }
     }
 }
@@ -123,6 +131,8 @@ impl World {
                 self.disk.crash_at(self.disk.operations() + self.random.between(1, 12));
                 self.host.up.is_some()
             }
+            FaultKind::OperatorReleases => self.operate(Operation::Release),
+            FaultKind::OperatorDeletes => self.operate(Operation::Delete),
             FaultKind::DiskFull => self.fail_disk(DiskFault::Full),
             FaultKind::DiskReadOnly => self.fail_disk(DiskFault::ReadOnly),
             FaultKind::DiskError => {
@@ -135,6 +145,25 @@ impl World {
             self.counts.add(kind.name());
             self.note(|| format!("FAULT {kind:?}, worker {worker}"));
         }
+    }
+
+    /// Something that was set aside, if there is anything.
+    fn operate(&mut self, operation: Operation) -> bool {
+        let now = self.moment();
+        let Some(up) = &mut self.host.up else { return false };
+        let aside = |state| matches!(state, StoredState::Held | StoredState::Quarantined);
+        let listed = up.spool.list(aside, usize::MAX);
+        if listed.is_empty() {
+            return false;
+        }
+        let listed = &listed[self.random.index(listed.len())];
+        let decided = up.pool.handle_operator(listed.id, listed.state, operation, now);
+        self.note(|| format!("operator: {operation:?} {}: {decided:?}", listed.id));
+        if decided.is_ok() {
+            self.ledger.operator_decided(listed.id, operation);
+        }
+        self.perform();
+        decided.is_ok()
     }
 
     fn fail_disk(&mut self, fault: DiskFault) -> bool {

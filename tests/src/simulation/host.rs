@@ -12,8 +12,8 @@ use gantry_hook::spool::{Now, Opened, Options, Spool, SpoolError};
 use gantry_protocol::frame::{Assign, HostReservation, WorkerReservation};
 use gantry_protocol::id::{Digest, MessageId, Session, Token};
 use gantry_protocol::pool::{
-    Answer, Assigned, Assignment, Change, Effect, LinkPeer, MailboxIndex, Pool, Stored, StoredLog,
-    StoredState,
+    Answer, Assigned, Assignment, Change, Effect, LinkPeer, MailboxIndex, Pool, Recovered, Stored,
+    StoredLog, StoredState,
 };
 use gantry_protocol::time::millis;
 
@@ -25,8 +25,6 @@ use super::worker::is_answer;
 use super::world::World;
 
 const ROOT: &str = "/spool";
-/// The wall clock when virtual time was zero.
-pub(super) const UNIX_MS: u64 = 1_700_000_000_000;
 
 pub(super) struct Host {
     /// Counts its processes: what was meant for an earlier one is nothing to this one.
@@ -36,6 +34,8 @@ pub(super) struct Host {
     /// The next start follows a loss of power.
     power_lost: bool,
     first_epoch: Option<u32>,
+    /// Milliseconds since 1970 when virtual time was zero, as this machine believes.
+    pub(super) wall_clock: u64,
 }
 
 /// What a running hook has in memory.
@@ -62,7 +62,14 @@ struct Stream {
 
 impl Host {
     pub(super) fn new() -> Self {
-        Self { life: 0, up: None, hangs_until: 0, power_lost: false, first_epoch: None }
+        Self {
+            life: 0,
+            up: None,
+            hangs_until: 0,
+            power_lost: false,
+            first_epoch: None,
+            wall_clock: 1_700_000_000_000,
+        }
     }
 }
 
@@ -77,14 +84,15 @@ impl World {
         if !self.calm && self.random.percent(self.plan.crash_in_recovery) {
             self.disk.crash_at(self.disk.operations() + self.random.between(1, 20));
         }
-        let clock = Arc::clone(&self.clock);
+        self.set_wall_clock();
+        let (clock, wall_clock) = (Arc::clone(&self.clock), self.host.wall_clock);
         let options = Options {
             volatile_memory_bytes_max: 600,
             volatile_disk_bytes_max: 1 << 20,
             host: "mx1".to_owned(),
             clock: Arc::new(move || {
                 let now = clock.load(Ordering::Relaxed);
-                Now { moment: super::worker::moment(now), unix_ms: UNIX_MS + now }
+                Now { moment: super::worker::moment(now), unix_ms: wall_clock + now }
             }),
         };
         let names = Plan::mailbox_names();
@@ -103,6 +111,16 @@ impl World {
         }
     }
 
+    /// Somebody sets the machine's clock, forward or back.
+    fn set_wall_clock(&mut self) {
+        if !self.calm && self.host.first_epoch.is_some() && self.random.percent(8) {
+            let by = self.random.between(1_000, 90_000);
+            let clock = &mut self.host.wall_clock;
+            *clock = if by % 2 == 0 { *clock + by } else { *clock - by };
+            self.counts.add("fault: wall clock set");
+        }
+    }
+
     fn host_started(&mut self, opened: Opened<SimDisk>) {
         let now = self.moment();
         let Opened { spool, recovered, epoch, .. } = opened;
@@ -113,10 +131,14 @@ impl World {
         let epoch = if self.mutant == Some(Mutant::SameEpoch) { first } else { epoch };
         let mut pool = Pool::new(self.plan.config.clone(), epoch);
         for message in recovered {
-            let releasing = message.state == StoredState::Releasing;
-            if !(releasing && self.mutant == Some(Mutant::ForgetsReleasing)) {
-                pool.handle_recovered(message, now);
-            }
+            let message = match (self.mutant, message.state) {
+                (Some(Mutant::ForgetsReleasing), StoredState::Releasing) => continue,
+                (Some(Mutant::ForgetsAttempts), StoredState::Marked { .. }) => {
+                    Recovered { state: StoredState::Marked { attempts: 0 }, ..message }
+                }
+                _ => message,
+            };
+            pool.handle_recovered(message, now);
         }
         self.host.up = Some(Up {
             spool,

@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use gantry_protocol::frame::{HostControl, HostReservation, ResumeAnswer, Settled};
 use gantry_protocol::id::{Epoch, Fence, MessageId};
-use gantry_protocol::pool::{Answer, Assignment, Change, Effect, Event, Recovered, StoredState};
+use gantry_protocol::pool::{
+    Answer, Assignment, Change, Effect, Event, Operation, Recovered, StoredState,
+};
 use gantry_protocol::verdict::Verdict;
 
 use super::counts::Counts;
@@ -46,6 +48,8 @@ struct MailRecord {
     /// Recipients that a notice to the sender told of.
     bounced: BTreeSet<u16>,
     kills: u64,
+    /// An operator deleted a copy of it.
+    deleted: bool,
     /// Kills that need not count against the message, and why they may not is said where this is raised.
     excused: u64,
 }
@@ -66,6 +70,8 @@ struct MessageRecord {
     /// Fences under which an answer arrived while they were current.
     answered: BTreeSet<Fence>,
     delivered: bool,
+    /// An operator put it back into the pool.
+    requeued: bool,
 }
 
 /// A message that is in the spool when everything is over.
@@ -133,6 +139,7 @@ impl Ledger {
             live: false,
             answered: BTreeSet::new(),
             delivered: false,
+            requeued: false,
         };
         let known = self.messages.insert(id, record).is_some();
         self.expect(!known, || format!("{id} is the id of two messages"));
@@ -196,7 +203,7 @@ impl Ledger {
             let id = found.marked.id;
             let Some(record) = self.messages.get(&id) else { continue };
             let unsettled = matches!(found.state, StoredState::Marked { .. });
-            self.expect(!(record.delivered && unsettled), || {
+            self.expect(!record.delivered || record.requeued || !unsettled, || {
                 format!(
                     "{id} was delivered before its verdict was durable: a start found it marked"
                 )
@@ -209,6 +216,20 @@ impl Ledger {
 
     pub(super) fn current_fence(&self, id: MessageId) -> Option<Fence> {
         self.messages.get(&id)?.fence
+    }
+
+    /// What an operator decides is no broken promise. A message that is given back is new in every way but one: whoever
+    /// has got it does not get it again.
+    pub(super) fn operator_decided(&mut self, id: MessageId, operation: Operation) {
+        let Some(record) = self.messages.get_mut(&id) else { return };
+        let mail = &mut self.mails[record.mail];
+        match operation {
+            Operation::Release => {
+                record.requeued = true;
+                mail.excused += u64::from(ATTEMPTS_MAX);
+            }
+            _ => mail.deleted = true,
+        }
     }
 
     /// An answer arrives from a worker; `true` if it comes too late.
@@ -537,7 +558,10 @@ impl Ledger {
     fn lost_recipient(&self, mail: usize, aside: bool) -> Option<u16> {
         let (record, facts) = (&self.mails[mail], &self.facts[mail]);
         let yes = Outcome::Told(Reply::Yes);
-        if aside || !record.submissions.iter().any(|submission| submission.outcome == yes) {
+        if aside
+            || record.deleted
+            || !record.submissions.iter().any(|submission| submission.outcome == yes)
+        {
             return None;
         }
         let discarded =

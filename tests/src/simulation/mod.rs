@@ -50,10 +50,12 @@ pub enum Mutant {
     ReleasesTwice,
     /// A start overlooks messages that were being released.
     ForgetsReleasing,
+    /// A start counts attempts from nothing.
+    ForgetsAttempts,
 }
 
 /// All of them.
-pub const MUTANTS: [Mutant; 9] = [
+pub const MUTANTS: [Mutant; 10] = [
     Mutant::YesBeforeFinish,
     Mutant::YesToWaitingSender,
     Mutant::StoreLies,
@@ -63,6 +65,7 @@ pub const MUTANTS: [Mutant; 9] = [
     Mutant::InfectedDelivered,
     Mutant::ReleasesTwice,
     Mutant::ForgetsReleasing,
+    Mutant::ForgetsAttempts,
 ];
 
 /// What came of a schedule.
@@ -90,6 +93,7 @@ pub fn fault_kinds() -> Vec<&'static str> {
         "crash in recovery",
         "fault: client vanished in DATA",
         "fault: sender left",
+        "fault: wall clock set",
         "fault: answer after the final dot lost",
     ];
     planned.chain(drawn).collect()

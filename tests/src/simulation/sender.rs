@@ -30,7 +30,7 @@ impl World {
         let spool = Arc::clone(&up.spool);
         if !self.calm && self.random.percent(self.plan.client_vanishes) {
             self.counts.add("fault: client vanished in DATA");
-            vanish(&spool, mail, self.queue.now);
+            vanish(&spool, mail, self.unix_ms());
             drop(spool);
             self.crashed("taking in");
             return self.submit_later(number);
@@ -40,7 +40,7 @@ impl World {
         self.note(|| format!("mail {number}, {:?}, comes in as {id}", mail.nature));
         let early = self.mutant == Some(Mutant::YesBeforeFinish) && !mail.is_upstream();
         let taken =
-            if early { Ok(None) } else { take_in(&spool, id, mail, self.queue.now).map(Some) };
+            if early { Ok(None) } else { take_in(&spool, id, mail, self.unix_ms()).map(Some) };
         let finished = match taken {
             _ if self.disk.is_crashed() => {
                 drop(spool);
@@ -102,6 +102,10 @@ impl World {
         }
     }
 
+    fn unix_ms(&self) -> u64 {
+        self.host.wall_clock + self.queue.now
+    }
+
     fn submit_later(&mut self, mail: usize) {
         let pause = self.random.between(300, 3_000);
         self.queue.after(pause, Event::Submit { mail });
@@ -159,7 +163,7 @@ impl World {
     pub(super) fn late_finish(&mut self, mail: usize, marked: Marked) {
         let mails = Arc::clone(&self.plan.mails);
         let Some(spool) = self.host.up.as_ref().map(|up| Arc::clone(&up.spool)) else { return };
-        let taken = take_in(&spool, marked.id, &mails[mail], self.queue.now);
+        let taken = take_in(&spool, marked.id, &mails[mail], self.unix_ms());
         drop(spool);
         if !self.crashed("taking in") && taken.is_ok() {
             self.host_soon(0, HostEvent::Marked { marked, waiting: None });
@@ -234,10 +238,9 @@ fn take_in(
     spool: &Arc<Spool<SimDisk>>,
     id: MessageId,
     mail: &Mail,
-    now: u64,
+    received: u64,
 ) -> Result<Finished, SpoolError> {
     let mailbox = MailboxIndex(u16::try_from(mail.mailbox).unwrap());
-    let received = super::host::UNIX_MS + now;
     if mail.is_upstream() {
         let mut volatile = spool.begin_volatile(id, mailbox, mail.envelope.clone(), received);
         volatile.write(&mail.bytes)?;
@@ -249,10 +252,9 @@ fn take_in(
 }
 
 /// A client that is gone in the middle of a message: nothing of it may stay.
-fn vanish(spool: &Arc<Spool<SimDisk>>, mail: &Mail, now: u64) {
+fn vanish(spool: &Arc<Spool<SimDisk>>, mail: &Mail, received: u64) {
     let mailbox = MailboxIndex(u16::try_from(mail.mailbox).unwrap());
     let half = &mail.bytes[..mail.bytes.len() / 2];
-    let received = super::host::UNIX_MS + now;
     if let Ok(mut incoming) = spool.begin(spool.allocate(), mailbox, &mail.envelope, received) {
         let _ = incoming.write(half);
     }
