@@ -55,6 +55,9 @@ pub enum Command {
     /// Print a one-time token with which a worker or operator joins
     #[command(after_help = TOKEN_EXAMPLES)]
     Token(TokenArgs),
+    /// Put the message on standard input into the pool
+    #[command(after_help = MARK_EXAMPLES)]
+    Mark(MarkArgs),
     /// Run the hook until it is told to stop (SIGTERM, SIGINT)
     Run,
     /// Show workers, profiles, backlog and messages of the running hook
@@ -84,6 +87,27 @@ Examples:
   gantry-hook --config hook.toml token --name 'pc-*' --role worker --provides virus --provides spam
 
 The token is the last line of the output, alone. It works once. Also while the hook runs.";
+
+const MARK_EXAMPLES: &str = "\
+Example:
+  gantry-hook --config hook.toml mark --mailbox mail.box -f a@example.com -- b@example.net < message
+
+Works while the hook runs and while it does not. Exits with 0 only when the message is
+stored durably, with 65 when this message can never be taken, and otherwise with 75:
+try again later.";
+
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct MarkArgs {
+    /// The mailbox; one in the hook's custody
+    #[arg(long, value_name = "NAME")]
+    pub mailbox: String,
+    /// The sender's address; '' or '<>' for the null sender
+    #[arg(short = 'f', long = "from", value_name = "SENDER", allow_hyphen_values = true)]
+    pub sender: String,
+    /// The recipients' addresses
+    #[arg(value_name = "RCPT", required = true, last = true)]
+    pub recipients: Vec<String>,
+}
 
 #[derive(Clone, Debug, PartialEq, Eq, Args)]
 pub struct TokenArgs {
@@ -201,6 +225,17 @@ mod tests {
         assert_eq!(token.provides, ["virus", "spam"]);
         assert_eq!(token.expires, Duration::from_secs(3600));
         assert_eq!(token.advertise, None);
+    }
+
+    #[test]
+    fn mark_takes_any_address_for_what_it_is() {
+        let cli = parse("gantry-hook mark --mailbox m -f -x@a -- -y@b c@d").unwrap();
+        let Command::Mark(mark) = cli.command else { panic!("{cli:?}") };
+        assert_eq!((mark.mailbox.as_str(), mark.sender.as_str()), ("m", "-x@a"));
+        assert_eq!(mark.recipients, ["-y@b", "c@d"]);
+        let line = ["gantry-hook", "mark", "--mailbox", "m", "-f", "", "--", "a@b"];
+        assert!(Cli::try_parse_from(line).is_ok(), "the null sender");
+        assert!(parse("gantry-hook mark --mailbox m -f a@b --").is_err(), "nobody");
     }
 
     #[test]

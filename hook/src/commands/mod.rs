@@ -1,5 +1,6 @@
 //! What the command line asks for, done.
 
+mod mark;
 mod show;
 
 use std::io::Write;
@@ -30,8 +31,13 @@ pub struct Failure {
 /// # Errors
 /// Whatever kept it from being done.
 pub fn execute(cli: Cli, out: &mut dyn Write) -> Result<(), Failure> {
+    if let Command::Mark(arguments) = cli.command {
+        // Who marks for an MTA reads the exit code alone; standard output stays empty, since MTAs report what is there.
+        return mark::mark(&cli.config, arguments, &mut std::io::stdin().lock()).map(drop);
+    }
     let config = load(&cli.config)?;
     match cli.command {
+        Command::Mark(_) => Ok(()),
         Command::Check => line(out, &format!("{}: no mistakes", cli.config.display())),
         Command::Init => init(&config, out),
         Command::Token(arguments) => token(&config, arguments, out),
@@ -137,9 +143,16 @@ fn run(config: Config) -> Result<(), Failure> {
         .map_err(|error| failure(exit::EX_IOERR, error))?;
     runtime.block_on(service::run(config)).map_err(|error| {
         let code = match &error {
-            RunError::Spool(_) | RunError::Secret { .. } | RunError::Signals(_) => exit::EX_IOERR,
+            RunError::Spool(_)
+            | RunError::Secret { .. }
+            | RunError::Signals(_)
+            | RunError::Folder { .. }
+            | RunError::Pickup { .. } => exit::EX_IOERR,
             RunError::Identity(_) | RunError::Authority(_) => exit::EX_NOPERM,
-            RunError::Server(_) | RunError::Listen { .. } | RunError::Admin(_) => {
+            RunError::Server(_)
+            | RunError::Listen { .. }
+            | RunError::Admin(_)
+            | RunError::Mark(_) => {
                 exit::EX_UNAVAILABLE
             }
         };

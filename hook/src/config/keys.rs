@@ -5,7 +5,11 @@ pub const KEYS: &[(&str, &[&str])] = &[
     ("hook.toml", TOP),
     ("[[mailbox]]", MAILBOX),
     ("intake type smtp", SMTP_INTAKE),
+    ("intake type pickup", PICKUP_INTAKE),
+    ("intake type mark", MARK_INTAKE),
     ("release type smtp", SMTP_RELEASE),
+    ("release type directory", DIRECTORY_RELEASE),
+    ("release type command", COMMAND_RELEASE),
     ("[reservation]", RESERVATION),
     ("[limits]", LIMITS),
 ];
@@ -40,6 +44,38 @@ pub(super) const SMTP_INTAKE: &[&str] = &[
     "command_timeout",
     "data_timeout",
     "message_timeout",
+];
+
+pub(super) const PICKUP_INTAKE: &[&str] =
+    &["type", "directory", "format", "envelope", "settle", "poll", "message_size_max"];
+
+pub(super) const MARK_INTAKE: &[&str] = &["type", "message_size_max"];
+
+pub(super) const DIRECTORY_RELEASE: &[&str] = &[
+    "type",
+    "path",
+    "format",
+    "envelope",
+    "line_ends",
+    "hostname",
+    "authserv_id",
+    "queue_lifetime",
+    "retry_first",
+    "retry_max",
+];
+
+pub(super) const COMMAND_RELEASE: &[&str] = &[
+    "type",
+    "program",
+    "arguments",
+    "line_ends",
+    "time_max",
+    "processes_max",
+    "hostname",
+    "authserv_id",
+    "queue_lifetime",
+    "retry_first",
+    "retry_max",
 ];
 
 pub(super) const SMTP_RELEASE: &[&str] = &[

@@ -9,8 +9,8 @@ use gantry_protocol::limits;
 
 use super::read::{DAY, HOUR, MINUTE, SECOND};
 use super::{
-    Custody, HookUnprocessed, Intake, Mailbox, Release, SmtpIntake, SmtpRelease,
-    UpstreamUnprocessed, keys,
+    Custody, HookUnprocessed, Intake, Mailbox, Names, Queue, Release, SmtpIntake, SmtpRelease,
+    UpstreamUnprocessed, keys, local,
 };
 use crate::intake::smtp::{IntakeTimeouts, SmtpLimits, StrayCrLf};
 use crate::release::SmtpTimeouts;
@@ -21,14 +21,16 @@ const ANSWER_WITHIN_MAX: Duration = Duration::from_secs(540);
 const ANSWER_WITHIN_DEFAULT: Duration = Duration::from_secs(120);
 const WARN_AFTER_DEFAULT: Duration = Duration::from_secs(15 * 60);
 /// What lies in the spool beside the mailboxes' folders; each also with `.new` while it is replaced.
-const SPOOL_NAMES: &[&str] = &["control", "epoch", "format", "lock", "suspects", "volatile"];
+const SPOOL_NAMES: &[&str] =
+    &["control", "epoch", "format", "lock", "mark", "suspects", "volatile"];
 /// Networks in one list.
 const NETWORKS_MAX: usize = 1_024;
 /// Connections to or from one mailbox: each costs a buffer and a descriptor.
 const CONNECTIONS_MAX: usize = 10_000;
 
-const INTAKE_TYPES: &str = "write { type = \"smtp\", listen = \"127.0.0.1:10025\" }";
-const RELEASE_TYPES: &str = "write { type = \"smtp\", address = \"127.0.0.1:10026\" }";
+const INTAKE_TYPES: &str =
+    "write { type = \"smtp\", listen = \"127.0.0.1:10025\" }, or the type \"pickup\" or \"mark\"";
+const RELEASE_TYPES: &str = "write { type = \"smtp\", address = \"127.0.0.1:10026\" }, or the type \"directory\" or \"command\"";
 const NEEDS: &str = "write what must have been done with a message before it may leave, such as needs = [\"virus\"]; \
                      needs = [] says that nothing is asked";
 const CUSTODY: &str = "write \"upstream\" (the sender keeps the message until it is processed) or \"hook\" (it is \
@@ -56,6 +58,12 @@ pub(super) fn mailbox(table: &Table<'_>, host: &str) -> Option<Mailbox> {
     let release = table
         .required("release", RELEASE_TYPES)
         .and_then(|value| release(&value, host, answer_within));
+    if let (Some(Custody::Upstream { .. }), Some(Intake::Pickup(_) | Intake::Mark { .. })) =
+        (&custody, &intake)
+    {
+        let problem = "whoever leaves a message in a folder or with `mark` waits for no answer";
+        table.wrong("custody", problem, "write custody = \"hook\", or an intake of type \"smtp\"");
+    }
     Some(Mailbox {
         name: name?,
         intake: intake?,
@@ -181,8 +189,30 @@ fn hook(table: &Table<'_>) -> Option<Custody> {
 
 fn intake(value: &Value<'_>, host: &str) -> Option<Intake> {
     let table = value.table()?;
-    table.required("type", INTAKE_TYPES)?.one_of(&[("smtp", ())])?;
-    smtp_intake(&table, host).map(Intake::Smtp)
+    let kind = table.required("type", INTAKE_TYPES)?.one_of(&[
+        ("smtp", IntakeType::Smtp),
+        ("pickup", IntakeType::Pickup),
+        ("mark", IntakeType::Mark),
+    ])?;
+    match kind {
+        IntakeType::Smtp => smtp_intake(&table, host).map(Intake::Smtp),
+        IntakeType::Pickup => local::pickup(&table).map(Intake::Pickup),
+        IntakeType::Mark => Some(local::mark(&table)),
+    }
+}
+
+#[derive(Clone, Copy)]
+enum IntakeType {
+    Smtp,
+    Pickup,
+    Mark,
+}
+
+#[derive(Clone, Copy)]
+enum ReleaseType {
+    Smtp,
+    Directory,
+    Command,
 }
 
 fn smtp_intake(table: &Table<'_>, host: &str) -> Option<SmtpIntake> {
@@ -257,7 +287,7 @@ fn intake_timeouts(table: &Table<'_>) -> IntakeTimeouts {
     }
 }
 
-fn duration(
+pub(super) fn duration(
     table: &Table<'_>,
     key: &'static str,
     default: Duration,
@@ -285,8 +315,16 @@ fn networks(value: &Value<'_>) -> Option<Vec<Network>> {
 
 fn release(value: &Value<'_>, host: &str, answer_within: Option<Duration>) -> Option<Release> {
     let table = value.table()?;
-    table.required("type", RELEASE_TYPES)?.one_of(&[("smtp", ())])?;
-    smtp_release(&table, host, answer_within).map(Release::Smtp)
+    let kind = table.required("type", RELEASE_TYPES)?.one_of(&[
+        ("smtp", ReleaseType::Smtp),
+        ("directory", ReleaseType::Directory),
+        ("command", ReleaseType::Command),
+    ])?;
+    match kind {
+        ReleaseType::Smtp => smtp_release(&table, host, answer_within).map(Release::Smtp),
+        ReleaseType::Directory => local::directory(&table, host).map(Release::Directory),
+        ReleaseType::Command => local::command(&table, host, answer_within).map(Release::Command),
+    }
 }
 
 fn smtp_release(
@@ -298,28 +336,39 @@ fn smtp_release(
     let address = table
         .required("address", "write the next mail server, such as address = \"127.0.0.1:10026\"")
         .and_then(|value| value.endpoint());
+    let queue = queue(table);
+    let names = names(table, host);
+    Some(SmtpRelease {
+        address: address?,
+        authserv_id: names.authserv_id,
+        host_name: names.host_name,
+        xforward: table.or("xforward", true, Value::flag),
+        connections_max: table
+            .or("connections_max", 20, |value| value.integer(1..=CONNECTIONS_MAX)),
+        timeouts: release_timeouts(table, answer_within),
+        queue,
+    })
+}
+
+/// What every way out has to say of itself.
+pub(super) fn names(table: &Table<'_>, host: &str) -> Names {
+    let host_name = table.or("hostname", host.to_owned(), Value::host_name);
+    let authserv_id = table.or("authserv_id", host_name.clone(), Value::host_name);
+    Names { host_name, authserv_id }
+}
+
+/// When every way out tries again.
+pub(super) fn queue(table: &Table<'_>) -> Queue {
     let retry_first = duration(table, "retry_first", 30 * SECOND, SECOND..=DAY);
     let retry_max = duration(table, "retry_max", HOUR.max(retry_first), SECOND..=DAY);
-    let queue_lifetime = duration(table, "queue_lifetime", 5 * DAY, MINUTE..=30 * DAY);
-    for (key, time) in [("retry_max", retry_max), ("queue_lifetime", queue_lifetime)] {
+    let lifetime = duration(table, "queue_lifetime", 5 * DAY, MINUTE..=30 * DAY);
+    for (key, time) in [("retry_max", retry_max), ("queue_lifetime", lifetime)] {
         if time < retry_first {
             let remedy = format!("write at least {:?}", duration_text(retry_first));
             table.wrong(key, "it is shorter than retry_first", remedy);
         }
     }
-    let host_name = table.or("hostname", host.to_owned(), Value::host_name);
-    Some(SmtpRelease {
-        address: address?,
-        authserv_id: table.or("authserv_id", host_name.clone(), Value::host_name),
-        host_name,
-        xforward: table.or("xforward", true, Value::flag),
-        connections_max: table
-            .or("connections_max", 20, |value| value.integer(1..=CONNECTIONS_MAX)),
-        timeouts: release_timeouts(table, answer_within),
-        queue_lifetime,
-        retry_first,
-        retry_max,
-    })
+    Queue { lifetime, retry_first, retry_max }
 }
 
 fn release_timeouts(table: &Table<'_>, answer_within: Option<Duration>) -> SmtpTimeouts {

@@ -1,6 +1,7 @@
 //! The hook's configuration, resolved: what these types can say is valid.
 
 mod keys;
+mod local;
 mod mailbox;
 mod read;
 
@@ -12,7 +13,7 @@ use gantry_config::{ConfigError, Document, Endpoint, Network};
 use gantry_protocol::limits;
 
 use crate::intake::smtp::{IntakeTimeouts, SmtpLimits, StrayCrLf};
-use crate::release::SmtpTimeouts;
+use crate::release::{Argument, EnvelopeForm, FolderFormat, LineEnds, SmtpTimeouts};
 
 pub use keys::KEYS;
 
@@ -52,6 +53,22 @@ pub struct Mailbox {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Intake {
     Smtp(SmtpIntake),
+    Pickup(PickupIntake),
+    /// Only `gantry-hook mark` brings messages.
+    Mark { message_bytes_max: u64 },
+}
+
+/// A folder that messages are taken out of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PickupIntake {
+    pub directory: PathBuf,
+    pub format: FolderFormat,
+    pub envelope: EnvelopeForm,
+    /// For how long a plain file must not have changed.
+    pub settle: Duration,
+    /// How often the folder is looked at in any case.
+    pub poll: Duration,
+    pub message_bytes_max: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,6 +88,52 @@ pub struct SmtpIntake {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Release {
     Smtp(SmtpRelease),
+    Directory(DirectoryRelease),
+    Command(CommandRelease),
+}
+
+/// A folder that messages are written into.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DirectoryRelease {
+    pub path: PathBuf,
+    pub format: FolderFormat,
+    pub envelope: EnvelopeForm,
+    pub line_ends: LineEnds,
+    pub names: Names,
+    pub queue: Queue,
+}
+
+/// A program that messages are given to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CommandRelease {
+    pub program: PathBuf,
+    /// With exactly one of the recipients' placeholders.
+    pub arguments: Vec<Argument>,
+    pub line_ends: LineEnds,
+    pub time_max: Duration,
+    /// Runs at once.
+    pub processes_max: usize,
+    pub names: Names,
+    pub queue: Queue,
+}
+
+/// As whom a way out speaks in the header block.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Names {
+    /// What we call ourselves in `Received:`.
+    pub host_name: String,
+    /// Authentication results under this name are ours (RFC 8601), so they are removed from incoming mail.
+    pub authserv_id: String,
+}
+
+/// How deferred recipients are tried again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Queue {
+    /// How long a deferred recipient is tried before its mail is returned.
+    pub lifetime: Duration,
+    /// The wait before the second try; it doubles with every try up to `retry_max`.
+    pub retry_first: Duration,
+    pub retry_max: Duration,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,11 +147,40 @@ pub struct SmtpRelease {
     pub xforward: bool,
     pub connections_max: usize,
     pub timeouts: SmtpTimeouts,
-    /// How long a deferred recipient is tried before its mail is returned.
-    pub queue_lifetime: Duration,
-    /// The wait before the second try; it doubles with every try up to `retry_max`.
-    pub retry_first: Duration,
-    pub retry_max: Duration,
+    pub queue: Queue,
+}
+
+/// Files written at once into one folder: a disk gains little by more.
+const WRITERS_MAX: usize = 8;
+
+impl Intake {
+    /// The largest message, in bytes.
+    pub fn message_bytes_max(&self) -> u64 {
+        match self {
+            Self::Smtp(intake) => intake.limits.message_bytes_max,
+            Self::Pickup(intake) => intake.message_bytes_max,
+            Self::Mark { message_bytes_max } => *message_bytes_max,
+        }
+    }
+}
+
+impl Release {
+    pub fn queue(&self) -> Queue {
+        match self {
+            Self::Smtp(release) => release.queue,
+            Self::Directory(release) => release.queue,
+            Self::Command(release) => release.queue,
+        }
+    }
+
+    /// Messages handed on at once.
+    pub fn at_once_max(&self) -> usize {
+        match self {
+            Self::Smtp(release) => release.connections_max,
+            Self::Directory(_) => WRITERS_MAX,
+            Self::Command(release) => release.processes_max,
+        }
+    }
 }
 
 /// Who holds the durable copy until the end, and what happens to a message that no worker processes.

@@ -102,33 +102,55 @@ fn reservation(table: &Table<'_>) -> Reservation {
     Reservation { silence_max, ..read }
 }
 
-/// Reports mailboxes that share a name or a listener, or whose mail would come straight back.
+/// Reports mailboxes that share a name, a listener or a folder, or whose mail would come straight back.
 fn distinct(read: &[(&Table<'_>, Option<Mailbox>)]) {
     let known = || read.iter().filter_map(|(table, mailbox)| Some((table, mailbox.as_ref()?)));
     for (index, (table, mailbox)) in known().enumerate() {
-        let Intake::Smtp(intake) = &mailbox.intake;
-        let Release::Smtp(release) = &mailbox.release;
         for (_, other) in known().take(index) {
             if other.name == mailbox.name {
                 table.wrong("name", "another mailbox has this name", "write a name of its own");
             }
-            let Intake::Smtp(taken) = &other.intake;
-            if overlap(intake.listen, taken.listen) {
-                let problem =
-                    format!("listen: {} is taken by mailbox {:?}", intake.listen, other.name);
-                table.wrong("intake", problem, "write another address or port");
+            if let Some(taken) = shared(&mailbox.intake, &other.intake) {
+                let problem = format!("{taken} is taken by mailbox {:?}", other.name);
+                table.wrong("intake", problem, "write another one");
             }
         }
         for (_, other) in known() {
-            let Intake::Smtp(own) = &other.intake;
-            if release.address.socket_addr().is_some_and(|address| own.listen == address) {
+            if let Some(place) = circle(&mailbox.release, &other.intake) {
                 let problem = format!(
-                    "address: {} is the intake of mailbox {:?}, so mail would come back for ever",
-                    release.address, other.name
+                    "{place} is the intake of mailbox {:?}, so mail would come back for ever",
+                    other.name
                 );
-                table.wrong("release", problem, "write the address of the next mail server");
+                let remedy = "write where the mail is to go next";
+                table.wrong("release", problem, remedy);
             }
         }
+    }
+}
+
+/// What two ways in cannot both have.
+fn shared(one: &Intake, other: &Intake) -> Option<String> {
+    match (one, other) {
+        (Intake::Smtp(one), Intake::Smtp(other)) => {
+            overlap(one.listen, other.listen).then(|| format!("listen: {}", one.listen))
+        }
+        (Intake::Pickup(one), Intake::Pickup(other)) => (one.directory == other.directory)
+            .then(|| format!("directory: {}", one.directory.display())),
+        _ => None,
+    }
+}
+
+/// Where a way out leads straight into a way in.
+fn circle(release: &Release, intake: &Intake) -> Option<String> {
+    match (release, intake) {
+        (Release::Smtp(release), Intake::Smtp(intake)) => {
+            let address = release.address.socket_addr();
+            (address == Some(intake.listen)).then(|| format!("address: {}", release.address))
+        }
+        (Release::Directory(release), Intake::Pickup(intake)) => {
+            (release.path == intake.directory).then(|| format!("path: {}", release.path.display()))
+        }
+        _ => None,
     }
 }
 

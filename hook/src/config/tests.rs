@@ -57,7 +57,7 @@ fn the_example_means_what_it_says() {
             when_unprocessed: UpstreamUnprocessed::TempFail,
         }
     );
-    let Intake::Smtp(intake) = &mailbox.intake;
+    let Intake::Smtp(intake) = &mailbox.intake else { panic!("no smtp") };
     assert_eq!(intake.listen, "127.0.0.1:10025".parse().unwrap());
     assert_eq!(intake.host_name, "mx1");
     assert_eq!(intake.peers, Network::LOOPBACK);
@@ -65,7 +65,7 @@ fn the_example_means_what_it_says() {
     assert_eq!(intake.stray_cr_lf, StrayCrLf::Reject);
     assert_eq!(intake.limits, SmtpLimits::default());
     assert_eq!(intake.timeouts, IntakeTimeouts::default());
-    let Release::Smtp(release) = &mailbox.release;
+    let Release::Smtp(release) = &mailbox.release else { panic!("no smtp") };
     assert_eq!(release.address.to_string(), "127.0.0.1:10026");
     assert_eq!(release.timeouts, SmtpTimeouts::default());
     assert!(release.xforward);
@@ -152,7 +152,19 @@ fn every_key_reaches_its_place() {
         [mailbox.release]\ntype = 'smtp'\naddress = 'out.example.com:26'\nhostname = 'hook.example.com'\n\
         authserv_id = 'id.example.com'\nxforward = false\nconnect_timeout = '14s'\ncommand_timeout = '15s'\n\
         data_timeout = '16s'\nblock_timeout = '17s'\nfinal_dot_timeout = '18s'\ntotal_timeout = '19s'\n\
-        connections_max = 20\nqueue_lifetime = '21h'\nretry_first = '22s'\nretry_max = '23m'\n";
+        connections_max = 20\nqueue_lifetime = '21h'\nretry_first = '22s'\nretry_max = '23m'\n\
+        [[mailbox]]\nname = 'files'\nneeds = []\ncustody = 'hook'\nwhen_unprocessed = 'wait'\n\
+        [mailbox.intake]\ntype = 'pickup'\ndirectory = 'in'\nformat = 'directory'\nenvelope = 'sidecar'\n\
+        settle = '3s'\npoll = '9s'\nmessage_size_max = '5MiB'\n\
+        [mailbox.release]\ntype = 'directory'\npath = '/out'\nformat = 'maildir'\nenvelope = 'headers'\n\
+        line_ends = 'crlf'\nhostname = 'files.example.com'\nauthserv_id = 'files'\nqueue_lifetime = '1h'\n\
+        retry_first = '1s'\nretry_max = '2s'\n\
+        [[mailbox]]\nname = 'programs'\nneeds = []\ncustody = 'hook'\nwhen_unprocessed = 'wait'\n\
+        [mailbox.intake]\ntype = 'mark'\nmessage_size_max = '7MiB'\n\
+        [mailbox.release]\ntype = 'command'\nprogram = '/usr/sbin/sendmail'\n\
+        arguments = ['-f', '{sender}', '--', '{recipients}']\nline_ends = 'crlf'\ntime_max = '30s'\n\
+        processes_max = 3\nhostname = 'programs.example.com'\nauthserv_id = 'programs'\nqueue_lifetime = '1h'\n\
+        retry_first = '1s'\nretry_max = '2s'\n";
     let config = load(text).unwrap();
     let seconds = Duration::from_secs;
     assert_eq!(config.spool, Path::new("/var/spool/gantry"));
@@ -174,7 +186,7 @@ fn every_key_reaches_its_place() {
             when_unprocessed: UpstreamUnprocessed::Wait,
         }
     );
-    let Intake::Smtp(intake) = &mailbox.intake;
+    let Intake::Smtp(intake) = &mailbox.intake else { panic!("no smtp") };
     assert_eq!(intake.host_name, "in.example.com");
     assert_eq!(intake.peers, ["10.0.0.0/8".parse().unwrap()]);
     assert_eq!(intake.xforward_from, ["10.0.0.1".parse().unwrap()]);
@@ -183,7 +195,7 @@ fn every_key_reaches_its_place() {
     assert_eq!((intake.limits.connections_max, intake.limits.connections_per_client_max), (10, 2));
     assert_eq!((intake.timeouts.command, intake.timeouts.data), (seconds(11), seconds(12)));
     assert_eq!(intake.timeouts.message, seconds(13));
-    let Release::Smtp(release) = &mailbox.release;
+    let Release::Smtp(release) = &mailbox.release else { panic!("no smtp") };
     assert_eq!(release.address.to_string(), "out.example.com:26");
     assert_eq!(release.host_name, "hook.example.com");
     assert_eq!(release.authserv_id, "id.example.com");
@@ -193,8 +205,12 @@ fn every_key_reaches_its_place() {
     assert_eq!((timeouts.data, timeouts.block), (seconds(16), seconds(17)));
     assert_eq!((timeouts.final_dot, timeouts.total), (seconds(18), seconds(19)));
     assert_eq!(release.connections_max, 20);
-    assert_eq!(release.queue_lifetime, seconds(21 * 3600));
-    assert_eq!((release.retry_first, release.retry_max), (seconds(22), seconds(23 * 60)));
+    assert_eq!(release.queue.lifetime, seconds(21 * 3600));
+    assert_eq!(
+        (release.queue.retry_first, release.queue.retry_max),
+        (seconds(22), seconds(23 * 60))
+    );
+    local_ways(&config.mailboxes[1..]);
     for key in KEYS.iter().flat_map(|(_, keys)| *keys).filter(|key| **key != "after") {
         let written = [format!("\n{key} = "), format!("[{key}]"), format!("[mailbox.{key}]")];
         assert!(
@@ -202,6 +218,86 @@ fn every_key_reaches_its_place() {
             "{key} is tried here"
         );
     }
+}
+
+fn local_ways(mailboxes: &[Mailbox]) {
+    let [files, programs] = mailboxes else { panic!("two mailboxes") };
+    let Intake::Pickup(intake) = &files.intake else { panic!("no pickup") };
+    assert_eq!(intake.directory, std::env::current_dir().unwrap().join("in"));
+    assert_eq!((intake.format, intake.envelope), (FolderFormat::Directory, EnvelopeForm::Sidecar));
+    assert_eq!((intake.settle, intake.poll), (Duration::from_secs(3), Duration::from_secs(9)));
+    assert_eq!(files.intake.message_bytes_max(), 5 << 20);
+    let Release::Directory(release) = &files.release else { panic!("no directory") };
+    assert_eq!((release.format, release.envelope), (FolderFormat::Maildir, EnvelopeForm::Headers));
+    assert_eq!((release.path.as_path(), release.line_ends), (Path::new("/out"), LineEnds::Crlf));
+    assert_eq!(release.names.host_name, "files.example.com");
+    assert_eq!(release.names.authserv_id, "files");
+    assert_eq!(files.release.queue().retry_max, Duration::from_secs(2));
+    assert_eq!(programs.intake, Intake::Mark { message_bytes_max: 7 << 20 });
+    let Release::Command(release) = &programs.release else { panic!("no command") };
+    let text = |text: &str| Argument::Text(text.to_owned());
+    assert_eq!(release.arguments, [text("-f"), Argument::Sender, text("--"), Argument::Recipients]);
+    assert_eq!((release.time_max, release.processes_max), (Duration::from_secs(30), 3));
+    assert_eq!(programs.release.at_once_max(), 3);
+}
+
+#[test]
+fn mistakes_in_local_ways_are_told() {
+    let pickup = r#"intake = { type = "pickup", directory = "in", format = "directory", envelope = "headers" }"#;
+    let by = |line: &str, by: &str| {
+        let text = with(line, by).replace("custody = \"upstream\"", "custody = \"hook\"");
+        text.replace("answer_within = \"120s\"", "").replace("\"tempfail\"", "\"wait\"")
+    };
+    assert_eq!(mistakes(&by("intake", pickup)), [""; 0]);
+    let command = |arguments: &str| {
+        by(
+            "release",
+            &format!(
+                "release = {{ type = \"command\", program = \"/bin/x\", arguments = {arguments} }}"
+            ),
+        )
+    };
+    assert_eq!(mistakes(&command(r#"["{recipient}"]"#)), [""; 0]);
+    for (text, reason) in [
+        (with("intake", pickup), "custody: whoever leaves a message in a folder"),
+        (with("intake", "intake = { type = \"mark\" }"), "custody: whoever leaves"),
+        (
+            by("intake", &pickup.replace("envelope = \"headers\"", "settle = \"1s\"")),
+            "envelope: it is missing",
+        ),
+        (
+            by(
+                "intake",
+                &pickup
+                    .replace("\"directory\"", "\"maildir\"")
+                    .replace("\"headers\"", "\"headers\", settle = \"1s\""),
+            ),
+            "settle: what stands in a Maildir",
+        ),
+        (command(r#"["-f", "{sender}"]"#), "the recipients stand in 0 of them"),
+        (command(r#"["{recipient}", "{recipients}"]"#), "the recipients stand in 2 of them"),
+        (command(r#"["--to={recipient}"]"#), "never part of one"),
+        (
+            command(r#"["{recipient}", "{from}"]"#),
+            "there are {sender}, {recipient} and {recipients}",
+        ),
+        (command("\"x {recipient}\""), "it is a string"),
+        (
+            with(
+                "release",
+                "release = { type = \"command\", program = \"/x\", arguments = [\"{recipient}\"], time_max = \"120s\" }",
+            ),
+            "before the program is given up",
+        ),
+    ] {
+        let told = mistakes(&text);
+        assert!(told.len() == 1 && told[0].contains(reason), "{reason}: {told:?}");
+    }
+    let circle = by("intake", pickup).replace(
+        r#"release = { type = "smtp", address = "127.0.0.1:10026" }"#,
+        r#"release = { type = "directory", path = "in", format = "directory", envelope = "headers" }"#,
+    );
+    assert!(mistakes(&circle)[0].contains("come back for ever"), "{:?}", mistakes(&circle));
 }
 
 /// Each line that may stand in for one of the example's, and what is said of it.
@@ -249,13 +345,13 @@ const MISTAKES: &[(&str, &str, &str)] = &[
         "intake",
         "intake = { type = \"smpt\", listen = \"127.0.0.1:10025\" }",
         "hook.toml:6: mailbox \"mail.box\": intake: type: \"smpt\": there is no such word here; did you mean \"smtp\"?; \
-         write \"smtp\"",
+         write \"smtp\" or \"pickup\" or \"mark\"",
     ),
     (
         "intake",
         "intake = { listen = \"127.0.0.1:10025\" }",
         "hook.toml:6: mailbox \"mail.box\": intake: type: it is missing; write { type = \"smtp\", listen = \
-         \"127.0.0.1:10025\" }",
+         \"127.0.0.1:10025\" }, or the type \"pickup\" or \"mark\"",
     ),
     (
         "intake",
@@ -305,7 +401,7 @@ const MISTAKES: &[(&str, &str, &str)] = &[
         "release",
         "release = { type = \"smtp\", address = \"127.0.0.1:10025\" }",
         "hook.toml:7: mailbox \"mail.box\": release: address: 127.0.0.1:10025 is the intake of mailbox \"mail.box\", so \
-         mail would come back for ever; write the address of the next mail server",
+         mail would come back for ever; write where the mail is to go next",
     ),
     (
         "release",
@@ -432,7 +528,7 @@ fn mailboxes_share_neither_name_nor_listener() {
         [
             "hook.toml:13: mailbox \"mail.box\": name: another mailbox has this name; write a name of its own",
             "hook.toml:14: mailbox \"mail.box\": intake: listen: 127.0.0.1:10025 is taken by mailbox \"mail.box\"; write \
-             another address or port"
+             another one"
         ]
     );
     let apart = text.replacen("mail.box", "out.box", 1).replacen("10025", "10125", 1);

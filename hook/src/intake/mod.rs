@@ -6,6 +6,7 @@
 pub mod arrival;
 mod clock;
 mod gate;
+pub mod mark;
 pub mod pickup;
 pub mod smtp;
 

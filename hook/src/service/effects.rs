@@ -16,7 +16,6 @@ use super::link::{self, ControlOut, STREAM_QUEUE_MAX, StreamOut};
 use super::{Service, set_aside};
 use crate::disk::Disk;
 use crate::intake::unix_ms;
-use crate::release;
 use crate::spool::{Spool, SpoolError};
 
 /// The pause before a disk that could not read is asked again.
@@ -170,7 +169,7 @@ impl<D: Disk> Service<D> {
         let (spool, actions) = (Arc::clone(&self.spool), self.actions.clone());
         let (way, trace) = (Arc::clone(&mailbox.way), Arc::clone(&self.trace));
         tokio::spawn(async move {
-            let results = release::release(spool, id, recipients, &way, &trace).await;
+            let results = way.release(spool, id, recipients, &trace).await;
             let _ = actions.send(Action::Released(token, results)).await;
         });
     }

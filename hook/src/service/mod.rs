@@ -8,6 +8,7 @@ mod effects;
 mod link;
 mod operate;
 mod start;
+mod ways;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -20,13 +21,14 @@ use gantry_protocol::pool::{Answer, LinkPeer, Pool};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, Interval};
 
+pub(crate) use start::trace_key;
 pub use start::{RunError, pool_of, run, spool_options};
 
 use crate::admin::{self, Asked, Lives, Orders};
 use crate::audit::Audit;
 use crate::disk::Disk;
 use crate::intake::{Clock, Gate, IntakeEvent};
-use crate::release::{SmtpRelease, TraceKey};
+use crate::release::{TraceKey, Way};
 use crate::spool::{Spool, SpoolError};
 use action::{Action, StreamKey};
 use link::{ControlOut, StreamOut};
@@ -70,7 +72,7 @@ struct Service<D: Disk> {
 struct Mailbox {
     name: String,
     needs: Vec<String>,
-    way: Arc<SmtpRelease>,
+    way: Arc<Way>,
 }
 
 /// A link as the loop knows it.

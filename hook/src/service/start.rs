@@ -14,19 +14,19 @@ use gantry_protocol::id::Epoch;
 use gantry_protocol::policy;
 use gantry_protocol::pool::{self, MailboxIndex, Pool, WhenUnprocessed};
 use gantry_protocol::time::Moment;
-use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::action::ACTIONS_MAX;
-use super::{Certificates, Inputs, Mailbox, Service};
+use super::ways::{self, Ways};
+use super::{Certificates, Inputs, Service};
 use crate::admin::{self, AdminError, Lives, Orders};
 use crate::audit::Audit;
 use crate::config::{self, Config, Custody, HookUnprocessed, UpstreamUnprocessed};
 use crate::disk::RealDisk;
-use crate::intake::smtp::{IntakeCustody, SmtpIntake};
+use crate::intake::mark::{self, Marker, SocketError};
 use crate::intake::{Clock, Gate, unix_ms};
-use crate::release::{Identity, Offered, SmtpRelease, SmtpReleaseConfig, TraceKey, probe};
+use crate::release::TraceKey;
 use crate::spool::{self, Opened, Spool, SpoolError};
 
 /// How often the revocation list and the certificates of live links are looked at.
@@ -45,6 +45,12 @@ pub enum RunError {
     Server(#[from] ServerError),
     #[error("mailbox {mailbox}: listen on {address}: {source}")]
     Listen { mailbox: String, address: SocketAddr, source: io::Error },
+    #[error("mailbox {mailbox}: make folder {path}: {source}", path = path.display())]
+    Folder { mailbox: String, path: PathBuf, source: io::Error },
+    #[error("mailbox {mailbox}: {reason}")]
+    Pickup { mailbox: String, reason: String },
+    #[error(transparent)]
+    Mark(#[from] SocketError),
     #[error(transparent)]
     Admin(#[from] AdminError),
     #[error("read {path}: {source}", path = path.display())]
@@ -92,12 +98,16 @@ pub async fn run(config: Config) -> Result<(), RunError> {
         Ok(kept) => pool.restore_orders(kept),
         Err(problem) => tracing::error!("{problem}"),
     }
-    let mut mailboxes = Vec::new();
+    let (mut mailboxes, mut marked_into) = (Vec::new(), Vec::new());
     for (index, mailbox) in config.mailboxes.iter().enumerate() {
         let index = MailboxIndex(u16::try_from(index).unwrap_or(u16::MAX));
-        let ways = Ways { index, clock, spool: &spool, gate: &gate, trace: &trace };
-        mailboxes.push(open_mailbox(mailbox, ways).await?);
+        let host = config.name.as_str();
+        let ways = Ways { host, index, clock, spool: &spool, gate: &gate, trace: &trace };
+        let (opened, takes_marked) = ways::open(mailbox, ways).await?;
+        mailboxes.push(opened);
+        marked_into.extend(takes_marked);
     }
+    mark::listen(&config.spool, Marker::new(marked_into, gate.clone()))?;
     tracing::info!(quic = %server.local_addr(), "ready");
     let (actions, receiver) = mpsc::channel(ACTIONS_MAX);
     let inputs = Inputs {
@@ -173,7 +183,7 @@ fn open_authority(config: &Config) -> Result<Option<Arc<Authority>>, RunError> {
 }
 
 /// The secret of the trace tokens follows from the host's private key: one secret less to keep.
-fn trace_key(config: &Config) -> Result<TraceKey, RunError> {
+pub(crate) fn trace_key(config: &Config) -> Result<TraceKey, RunError> {
     let path = config.identity_dir.join(format!("{}.key", config.name));
     let key = std::fs::read(&path).map_err(|source| RunError::Secret { path, source })?;
     let secret =
@@ -213,83 +223,13 @@ fn mailbox_config(mailbox: &config::Mailbox) -> pool::MailboxConfig {
             }
         },
     };
-    let config::Release::Smtp(release) = &mailbox.release;
+    let queue = mailbox.release.queue();
     pool::MailboxConfig {
         warn_after: mailbox.warn_after,
-        queue_lifetime: release.queue_lifetime,
-        retry_min: release.retry_first,
-        retry_max: release.retry_max,
-        releases_max: release.connections_max,
+        queue_lifetime: queue.lifetime,
+        retry_min: queue.retry_first,
+        retry_max: queue.retry_max,
+        releases_max: mailbox.release.at_once_max(),
         ..pool::MailboxConfig::new(mailbox.name.clone(), mailbox.needs.clone(), when)
     }
-}
-
-/// What a mailbox's ways in and out share with the service.
-struct Ways<'a> {
-    index: MailboxIndex,
-    clock: Clock,
-    spool: &'a Arc<Spool<RealDisk>>,
-    gate: &'a Gate,
-    trace: &'a Arc<TraceKey>,
-}
-
-/// Opens the way in and prepares the way out.
-async fn open_mailbox(mailbox: &config::Mailbox, ways: Ways<'_>) -> Result<Mailbox, RunError> {
-    let config::Intake::Smtp(intake) = &mailbox.intake;
-    let config::Release::Smtp(release) = &mailbox.release;
-    let offered = Offered::default();
-    let way = Arc::new(SmtpRelease::new(
-        SmtpReleaseConfig {
-            address: release.address.clone(),
-            identity: Identity {
-                mailbox: mailbox.name.clone(),
-                host_name: release.host_name.clone(),
-                authserv_id: release.authserv_id.clone(),
-            },
-            xforward: release.xforward,
-            connections_max: release.connections_max,
-            timeouts: release.timeouts,
-        },
-        offered.clone(),
-    ));
-    let custody = match &mailbox.custody {
-        Custody::Upstream { answer_within, .. } => {
-            IntakeCustody::Upstream { answer_within: *answer_within }
-        }
-        Custody::Hook { .. } => IntakeCustody::Hook,
-    };
-    let smtp = SmtpIntake {
-        mailbox: mailbox.name.clone(),
-        index: ways.index,
-        host_name: intake.host_name.clone(),
-        custody,
-        peers: intake.peers.clone(),
-        xforward_from: intake.xforward_from.clone(),
-        stray_cr_lf: intake.stray_cr_lf,
-        limits: intake.limits,
-        timeouts: intake.timeouts,
-        offered,
-        clock: ways.clock,
-        trace: TraceKey::clone(ways.trace),
-    };
-    let listener = TcpListener::bind(intake.listen).await.map_err(|source| RunError::Listen {
-        mailbox: mailbox.name.clone(),
-        address: intake.listen,
-        source,
-    })?;
-    tracing::info!(mailbox = mailbox.name, smtp = %intake.listen, "taking mail");
-    tokio::spawn(crate::intake::smtp::serve(
-        listener,
-        Arc::new(smtp),
-        Arc::clone(ways.spool),
-        ways.gate.clone(),
-    ));
-    // What the next hop offers decides what we offer; until it has been greeted, we offer all we can.
-    let (probed, name) = (Arc::clone(&way), mailbox.name.clone());
-    tokio::spawn(async move {
-        if let Err(error) = probe(&probed).await {
-            tracing::warn!(mailbox = name, "{error}");
-        }
-    });
-    Ok(Mailbox { name: mailbox.name.clone(), needs: mailbox.needs.clone(), way })
 }

@@ -177,7 +177,7 @@ impl Scan {
 }
 
 /// Names in the spool that no mailbox can have.
-const OWN_NAMES: [&str; 7] = [
+const OWN_NAMES: [&str; 8] = [
     LOCK_FILE,
     FORMAT_FILE,
     EPOCH_FILE,
@@ -185,6 +185,7 @@ const OWN_NAMES: [&str; 7] = [
     VOLATILE_FOLDER,
     CONTROL_SOCKET,
     ORDERS_FILE,
+    crate::intake::mark::MARK_SOCKET,
 ];
 
 /// Those, and the audit log with its older parts.

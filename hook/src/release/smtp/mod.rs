@@ -159,7 +159,7 @@ pub async fn probe(way: &SmtpRelease) -> Result<Capabilities, ProbeError> {
 /// the pool's to say.
 ///
 /// Dropping the future breaks the connection off; whether the next hop has the message is then unknown.
-pub async fn release<D: Disk>(
+pub(super) async fn release<D: Disk>(
     spool: Arc<Spool<D>>,
     id: MessageId,
     recipients: Vec<u16>,
