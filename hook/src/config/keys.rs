@@ -14,8 +14,17 @@ pub const KEYS: &[(&str, &[&str])] = &[
     ("[limits]", LIMITS),
 ];
 
-pub(super) const TOP: &[&str] =
-    &["name", "spool", "identity", "listen", "advertise", "mailbox", "reservation", "limits"];
+pub(super) const TOP: &[&str] = &[
+    "name",
+    "spool",
+    "identity",
+    "listen",
+    "advertise",
+    "policy",
+    "mailbox",
+    "reservation",
+    "limits",
+];
 
 pub(super) const MAILBOX: &[&str] = &[
     "name",

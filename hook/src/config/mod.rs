@@ -3,6 +3,7 @@
 mod keys;
 mod local;
 mod mailbox;
+mod policy;
 mod read;
 
 use std::net::SocketAddr;
@@ -10,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use gantry_config::{ConfigError, Document, Endpoint, Network};
+use gantry_protocol::id::Digest;
 use gantry_protocol::limits;
 
 use crate::intake::smtp::{IntakeTimeouts, SmtpLimits, StrayCrLf};
@@ -30,6 +32,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// The address that workers are told to dial (in tokens), where it is not `listen`.
     pub advertise: Option<Endpoint>,
+    /// Stands for the policy that workers must have; the built-in one unless the file says otherwise.
+    pub policy: Digest,
     /// At least one.
     pub mailboxes: Vec<Mailbox>,
     pub reservation: Reservation,

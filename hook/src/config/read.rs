@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use gantry_config::{Table, duration_text};
 use gantry_protocol::limits;
+use gantry_protocol::policy::BUILT_IN;
 
 use super::mailbox::mailbox;
+use super::policy::digest;
 use super::{Config, Intake, Limits, Mailbox, Release, Reservation, keys};
 
 /// Mailboxes of one hook: their index travels as 16 bits, and each has a listener of its own.
@@ -32,6 +34,7 @@ pub(super) fn config(top: &Table<'_>) -> Option<Config> {
     // The file's own folder, unless it says otherwise.
     let identity_dir = top.or("identity", Some(top.folder()), |value| Some(value.path()));
     let advertise = top.value("advertise").and_then(|value| value.endpoint());
+    let policy = top.value("policy").map_or(Some(BUILT_IN), |value| digest(&value));
 
     let reservation = top.value("reservation").and_then(|value| value.table());
     let reservation =
@@ -49,6 +52,7 @@ pub(super) fn config(top: &Table<'_>) -> Option<Config> {
         identity_dir: identity_dir?,
         listen: listen?,
         advertise,
+        policy: policy?,
         mailboxes: read.into_iter().map(|(_, mailbox)| mailbox).collect::<Option<_>>()?,
         reservation,
         limits,

@@ -140,6 +140,7 @@ fn what_decides_about_unprocessed_mail_must_be_written() {
 fn every_key_reaches_its_place() {
     let text = "name = 'mx1'\nspool = '/var/spool/gantry'\nidentity = 'keys'\nlisten = '[::]:4733'\n\
         advertise = 'mx1.example.com:4733'\n\
+        policy = 'abababababababababababababababababababababababababababababababab'\n\
         [reservation]\nbeat = '100ms'\nbeat_idle = '1s'\ntime_max = '10m'\nsilence_max = '5m'\nattempts_max = 4\n\
         returns_max = 50\n\
         [limits]\nupstream_memory_max = '5MiB'\nupstream_disk_max = '6GiB'\n\
@@ -170,6 +171,7 @@ fn every_key_reaches_its_place() {
     assert_eq!(config.spool, Path::new("/var/spool/gantry"));
     assert_eq!(config.identity_dir, std::env::current_dir().unwrap().join("keys"));
     assert_eq!(config.advertise.unwrap().to_string(), "mx1.example.com:4733");
+    assert_eq!(config.policy, Digest([0xab; 32]));
     let reservation = config.reservation;
     assert_eq!((reservation.beat, reservation.beat_idle), (Duration::from_millis(100), seconds(1)));
     assert_eq!((reservation.time_max, reservation.silence_max), (seconds(600), seconds(300)));

@@ -11,7 +11,6 @@ use gantry_link::{
     ServerOptions,
 };
 use gantry_protocol::id::Epoch;
-use gantry_protocol::policy;
 use gantry_protocol::pool::{self, MailboxIndex, Pool, WhenUnprocessed};
 use gantry_protocol::time::Moment;
 use tokio::sync::mpsc;
@@ -201,7 +200,7 @@ fn pool_config(config: &Config) -> pool::Config {
         silence_max: reservation.silence_max,
         attempts_max: reservation.attempts_max,
         returns_max: reservation.returns_max,
-        ..pool::Config::new(config.name.clone(), policy::BUILT_IN, mailboxes)
+        ..pool::Config::new(config.name.clone(), config.policy, mailboxes)
     }
 }
 

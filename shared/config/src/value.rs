@@ -49,6 +49,11 @@ impl<'d> Value<'d> {
         self.value.as_str() == Some(text)
     }
 
+    /// Whether it is a list, where one thing may also stand by itself.
+    pub fn is_list(&self) -> bool {
+        self.value.as_array().is_some()
+    }
+
     /// The value as a string that `parse` understands, else a report of what it says and of `remedy`.
     pub fn parsed<T, E: Display>(
         &self,
