@@ -3,14 +3,13 @@
 use std::sync::Arc;
 
 use gantry_link::{LinkError, NodeIdentity};
-use gantry_protocol::frame::{Assign, HostControl, HostReservation, Welcome};
+use gantry_protocol::frame::{HostControl, HostReservation, Welcome};
 use gantry_protocol::grabber::Processed;
 use gantry_protocol::id::{Fence, MessageId};
 use gantry_protocol::profile::ModuleProfile;
 use gantry_scanners::api::Source;
-use tokio::sync::mpsc;
 
-use super::link::{Linked, StreamOut};
+use super::link::{Assigned, Linked};
 use crate::policy::Policy;
 
 /// Actions on their way to the loop before their senders wait.
@@ -31,8 +30,8 @@ pub(super) enum Action {
     Dial(HostIndex),
     LinkLost(HostIndex, u64, String),
     Control(HostIndex, u64, Box<HostControl>),
-    /// The host opened a stream; what is to be sent on it goes into the queue.
-    Assigned(HostIndex, u64, Box<Assign>, mpsc::Sender<StreamOut>),
+    /// The host opened a stream for a message, whose body follows.
+    Assigned(HostIndex, u64, Box<Assigned>),
     /// The host opened a stream and gave it up before its assignment was here.
     AssignmentLost(HostIndex, u64),
     /// The whole body has arrived.

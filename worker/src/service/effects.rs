@@ -106,7 +106,7 @@ impl Service {
         };
         let progress = matches!(frame, WorkerReservation::Progress(_));
         if stream.try_send(StreamOut { frame: Box::new(frame), finish }).is_err() && !progress {
-            tracing::debug!(message = %key.1, "the reservation's stream is gone");
+            tracing::debug!(id = %key.1, "the reservation's stream is gone");
         }
     }
 
@@ -123,7 +123,7 @@ impl Service {
 
     /// Dropping what is held aborts its modules and lets its body go.
     fn stop(&mut self, key: Key, reason: &str) {
-        tracing::debug!(message = %key.1, reason, "let go");
+        tracing::debug!(id = %key.1, reason, "let go");
         if self.hosts.get(key.0.0).is_some_and(|host| host.grabber.holds(key.1, key.2)) {
             // Handed back: the answer is still to come, only the work ends.
             if let Some(held) = self.held.get_mut(&key) {
@@ -145,14 +145,16 @@ impl Service {
             }
             Event::LinkLost { .. } => {}
             Event::Reserved { message, fence, attempt } => {
-                tracing::debug!(%message, %fence, attempt, "reserved")
+                tracing::debug!(id = %message, %fence, attempt, "reserved")
             }
-            Event::Applied { message } => tracing::debug!(%message, "returned"),
+            Event::Applied { message } => tracing::debug!(id = %message, "returned"),
             Event::Refused { message, reason } => {
-                tracing::warn!(%message, reason, "the host did not apply a verdict")
+                tracing::warn!(id = %message, reason, "the host did not apply a verdict")
             }
-            Event::Cancelled { message, reason } => tracing::info!(%message, reason, "cancelled"),
-            Event::Superseded { message } => tracing::info!(%message, "another worker has it"),
+            Event::Cancelled { message, reason } => {
+                tracing::info!(id = %message, reason, "cancelled")
+            }
+            Event::Superseded { message } => tracing::info!(id = %message, "another worker has it"),
             Event::Notice { text } => tracing::warn!(address, "the host says: {text}"),
         }
     }

@@ -4,12 +4,15 @@
 use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use gantry_link::{
     CloseCode, FrameReceiver, FrameSender, StreamError, WorkerConnection, WorkerLink,
 };
-use gantry_protocol::frame::{HostControl, HostReservation, WorkerControl, WorkerReservation};
+use gantry_protocol::frame::{
+    Assign, HostControl, HostReservation, WorkerControl, WorkerReservation,
+};
 use gantry_scanners::api::Source;
 use tokio::sync::mpsc;
 
@@ -34,6 +37,23 @@ pub(super) struct Linked {
 pub(super) struct StreamOut {
     pub(super) frame: Box<WorkerReservation>,
     pub(super) finish: bool,
+}
+
+/// A reservation whose body is on its way.
+pub(super) struct Assigned {
+    pub(super) assign: Assign,
+    pub(super) stream: mpsc::Sender<StreamOut>,
+    pub(super) arrived: Arrived,
+}
+
+/// Pieces of a body that have come so far: a long transfer over a thin line is progress, too.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Arrived(Arc<AtomicU64>);
+
+impl Arrived {
+    pub(super) fn pieces(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
 }
 
 /// Where message bodies go.
@@ -128,20 +148,16 @@ async fn receive(
     let key = (host, assign.message, assign.fence);
     let (length, digest) = (assign.length, assign.digest);
     let (out, mut queue) = mpsc::channel(STREAM_QUEUE_MAX);
-    if actions.send(Action::Assigned(host, number, assign, out)).await.is_err() {
+    let arrived = Arrived::default();
+    let assigned = Box::new(Assigned { assign: *assign, stream: out, arrived: arrived.clone() });
+    if actions.send(Action::Assigned(host, number, assigned)).await.is_err() {
         return;
     }
-    let body = receive_body(&mut receiver, length, digest, &scratch);
     let mut sender = sender;
-    // While the body comes in, the message may be handed back, or progress of nothing be told.
     let received = tokio::select! {
-        received = body => Some(received),
-        out = queue.recv() => {
-            if let Some(StreamOut { frame, finish }) = out {
-                let _ = send(&mut sender, &frame, finish).await;
-            }
-            None
-        }
+        received = receive_body(&mut receiver, length, digest, &scratch, &arrived) => Some(received),
+        // Progress is told meanwhile; what ends our side hands the message back.
+        _ = write_frames(&mut sender, &mut queue) => None,
     };
     match received {
         Some(Ok(source)) => {
@@ -156,9 +172,8 @@ async fn receive(
         None => {
             // Given up before it was here. What the host still answers does not matter any more.
             let _ = tokio::time::timeout(HAND_BACK_TIME_MAX, sender.delivered()).await;
-            let _ = actions
-                .send(Action::StreamLost(key, "given up before it had arrived".to_owned()))
-                .await;
+            let reason = "given up before it had arrived".to_owned();
+            let _ = actions.send(Action::StreamLost(key, reason)).await;
             return;
         }
     }
@@ -170,6 +185,7 @@ async fn receive_body(
     length: u64,
     digest: gantry_protocol::id::Digest,
     scratch: &Scratch,
+    arrived: &Arrived,
 ) -> Result<Source, StreamError> {
     let folder = scratch.folder.as_path();
     let mut file = tempfile::spooled_tempfile_in(scratch.memory_bytes_max, folder);
@@ -177,6 +193,7 @@ async fn receive_body(
     while let Some(piece) = body.next_piece().await? {
         // Memory, or a file in the page cache: what is written here is read again within seconds.
         file.write_all(&piece).map_err(|error| StreamError::Sink { reason: error.to_string() })?;
+        arrived.0.fetch_add(1, Ordering::Relaxed);
     }
     Source::spooled(file).map_err(|error| StreamError::Sink { reason: error.to_string() })
 }
@@ -213,7 +230,7 @@ async fn move_frames(
     };
     let (written, ()) = tokio::join!(write_frames(&mut sender, &mut queue), reading);
     if let Err(error) = written {
-        tracing::debug!(message = %key.1, "send on a reservation's stream: {error}");
+        tracing::debug!(id = %key.1, "send on a reservation's stream: {error}");
     }
 }
 

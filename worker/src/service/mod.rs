@@ -15,8 +15,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gantry_link::{Backoff, NodeIdentity};
-use gantry_protocol::frame::{Assign, ReturnKind};
+use gantry_protocol::frame::{Assign, Order, ReturnKind};
 use gantry_protocol::grabber::{Capacity, Grabber, Processed};
+use gantry_protocol::limits::SILENCE_DEFAULT;
 use gantry_protocol::monitor::Monitor;
 use gantry_protocol::profile::{ModuleProfile, Readiness};
 use gantry_protocol::time::Moment;
@@ -29,7 +30,7 @@ pub use start::{RunError, run};
 use crate::pipeline::{Pipeline, Work};
 use crate::policy::Policy;
 use action::{Action, HostIndex, Key};
-use link::{Linked, Scratch, StreamOut};
+use link::{Arrived, Assigned, Linked, Scratch, StreamOut};
 
 /// How often progress is looked at while something is processed.
 const PROGRESS_EVERY: Duration = Duration::from_millis(100);
@@ -78,6 +79,7 @@ struct Host {
 struct Held {
     assign: Arc<Assign>,
     stream: Option<mpsc::Sender<StreamOut>>,
+    arrived: Arrived,
     work: Option<Work>,
     running: Option<AbortHandle>,
 }
@@ -118,7 +120,7 @@ impl Service {
     async fn select(&self, inputs: &mut Inputs) -> Action {
         let timeout = self.hosts.iter().filter_map(|host| host.grabber.next_timeout()).min();
         let timeout = timeout.map(|at| self.origin + at.since(Moment::default()));
-        let busy = self.held.values().any(|held| held.running.is_some());
+        let busy = !self.held.is_empty();
         tokio::select! {
             biased;
             Some(()) = inputs.signals.recv() => Action::Stop,
@@ -146,9 +148,7 @@ impl Service {
             Action::Dial(index) => self.dial(index, Duration::ZERO),
             Action::LinkLost(index, number, reason) => self.on_link_lost(index, number, &reason),
             Action::Control(index, number, frame) => self.on_control(index, number, *frame),
-            Action::Assigned(index, number, assign, stream) => {
-                self.on_assigned(index, number, *assign, stream)
-            }
+            Action::Assigned(index, number, assigned) => self.on_assigned(index, number, *assigned),
             Action::AssignmentLost(index, number) => {
                 let current = self.hosts.get_mut(index.0).filter(|host| {
                     host.linked.as_ref().is_some_and(|linked| linked.number == number)
@@ -162,7 +162,7 @@ impl Service {
                 self.with(index, |grabber| grabber.handle_reservation(message, fence, *frame));
             }
             Action::StreamLost((index, message, fence), reason) => {
-                tracing::debug!(%message, reason, "reservation's stream ended");
+                tracing::debug!(id = %message, reason, "reservation's stream ended");
                 self.with(index, |grabber| grabber.handle_stream_lost(message, fence));
             }
             Action::Processed(key, processed) => self.on_processed(key, *processed),
@@ -228,26 +228,36 @@ impl Service {
                 }
             }
             HostControl::Backlog(backlog) => host.oldest_ms = backlog.oldest_ms,
+            HostControl::Manage(manage) => self.on_order(index, manage.order),
             other => host.grabber.handle_control(other),
         }
     }
 
-    fn on_assigned(
-        &mut self,
-        index: HostIndex,
-        number: u64,
-        assign: Assign,
-        stream: mpsc::Sender<StreamOut>,
-    ) {
+    /// An operator's wish, passed on by a host. Not ready counts at that host; to drain is to leave all of them.
+    fn on_order(&mut self, index: HostIndex, order: Order) {
+        let now = self.now();
+        let Some(host) = self.hosts.get_mut(index.0) else { return };
+        tracing::info!(host = host.address, ?order, "an operator's order");
+        match order {
+            Order::Ready => host.grabber.handle_order(None, now),
+            Order::NotReady { reason } => host.grabber.handle_order(Some(reason), now),
+            // A second stop would leave at once.
+            Order::Drain { .. } if self.drain_until.is_none() => self.on_stop(),
+            Order::Drain { .. } => {}
+        }
+    }
+
+    fn on_assigned(&mut self, index: HostIndex, number: u64, assigned: Assigned) {
         let now = self.now();
         let Some(host) = self.hosts.get_mut(index.0) else { return };
         if host.linked.as_ref().is_none_or(|linked| linked.number != number) {
             return;
         }
+        let Assigned { assign, stream, arrived } = assigned;
         let key = (index, assign.message, assign.fence);
         host.grabber.handle_assigned(&assign, now);
-        let held =
-            Held { assign: Arc::new(assign), stream: Some(stream), work: None, running: None };
+        let assign = Arc::new(assign);
+        let held = Held { assign, stream: Some(stream), arrived, work: None, running: None };
         self.held.insert(key, held);
     }
 
@@ -341,14 +351,12 @@ impl Service {
 
     fn on_progress(&mut self) {
         let now = self.now();
-        let states: Vec<(Key, u64, Duration)> = self
-            .held
-            .iter()
-            .filter_map(|(key, held)| {
-                let (work, silence) = held.work.as_ref()?.state();
-                Some((*key, work, silence))
-            })
-            .collect();
+        let progress = |(key, held): (&Key, &Held)| {
+            let (work, silence) =
+                held.work.as_ref().map_or((0, SILENCE_DEFAULT), |work| work.state());
+            (*key, work + held.arrived.pieces(), silence)
+        };
+        let states: Vec<(Key, u64, Duration)> = self.held.iter().map(progress).collect();
         for ((index, message, fence), work, silence) in states {
             self.with(index, |grabber| grabber.handle_progress(message, fence, work, silence, now));
         }

@@ -444,7 +444,7 @@ impl Pool {
 
     fn answer_accepted(&mut self, id: MessageId) {
         self.event(Event::Answered { message: id, accepted: true });
-        let text = format!("{}/{id} taken", self.config.host);
+        let text = format!("taken by {}", self.config.host);
         self.effects.push_back(Effect::Answer { message: id, answer: Answer::Accepted { text } });
     }
 
