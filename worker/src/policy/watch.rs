@@ -91,3 +91,49 @@ fn stamp(files: &[PathBuf]) -> Stamp {
     };
     files.iter().map(one).collect()
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+mod tests {
+    use super::*;
+
+    /// Longer than anything here takes on a busy machine.
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    fn text(found: &str) -> String {
+        format!(
+            "[outcomes]\nfound = {found:?}\nunscanned = \"retry\"\nencrypted = \"hold\"\nmalformed = \"hold\"\n\
+             over-budget = \"hold\"\n[[rule]]\nname = \"r\"\nwhen.sender = [\"file:list\"]\nthen = \"hold\"\n"
+        )
+    }
+
+    #[tokio::test]
+    async fn a_good_change_is_handed_on_and_a_bad_one_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, list) = (folder.path().join("policy.toml"), folder.path().join("list"));
+        std::fs::write(&list, "a@example.com\n").unwrap();
+        std::fs::write(&path, text("hold")).unwrap();
+        let current = Arc::new(Policy::load(&path).unwrap());
+        let first = current.digest();
+        let (tell, told) = mpsc::channel(1);
+        let (sender, mut changed) = mpsc::channel(1);
+        let watch = Watch { path: path.clone(), current, provides: vec!["virus".to_owned()] };
+        tokio::spawn(run(watch, told, sender, |policy| policy));
+        let mut next = async || tokio::time::timeout(PATIENCE, changed.recv()).await.unwrap();
+
+        // Told to look at the same file and at a bad one: nothing comes of it, since the next is what is good again.
+        tell.send(()).await.unwrap();
+        std::fs::write(&path, "[outcomes]\n").unwrap();
+        tell.send(()).await.unwrap();
+        tell.send(()).await.unwrap();
+        std::fs::write(&path, text("discard")).unwrap();
+        tell.send(()).await.unwrap();
+        let second = next().await.unwrap().digest();
+        assert_ne!(second, first);
+        assert_eq!(second, Policy::load(&path).unwrap().digest());
+
+        // A list counts, too, and nobody has to tell.
+        std::fs::write(&list, "a@example.com\nb@example.com\n").unwrap();
+        assert_ne!(next().await.unwrap().digest(), second);
+    }
+}
