@@ -15,13 +15,12 @@ use gantry_protocol::pool::{
     Answer, Assigned, Assignment, Change, Effect, LinkPeer, MailboxIndex, Pool, Recovered, Stored,
     StoredLog, StoredState,
 };
-use gantry_protocol::time::millis;
+use gantry_protocol::time::{Moment, millis};
 
 use super::Mutant;
 use super::event::{Event, HostEvent, Key, LinkId, ToHost, ToWorker};
 use super::ledger::{Found, Reply};
 use super::plan::{NEED, Plan};
-use super::worker::is_answer;
 use super::world::World;
 
 const ROOT: &str = "/spool";
@@ -92,7 +91,7 @@ impl World {
             host: "mx1".to_owned(),
             clock: Arc::new(move || {
                 let now = clock.load(Ordering::Relaxed);
-                Now { moment: super::worker::moment(now), unix_ms: wall_clock + now }
+                Now { moment: Moment(now), unix_ms: wall_clock + now }
             }),
         };
         let names = Plan::mailbox_names();
@@ -115,8 +114,9 @@ impl World {
     fn set_wall_clock(&mut self) {
         if !self.calm && self.host.first_epoch.is_some() && self.random.percent(8) {
             let by = self.random.between(1_000, 90_000);
+            let forward = self.random.percent(50);
             let clock = &mut self.host.wall_clock;
-            *clock = if by % 2 == 0 { *clock + by } else { *clock - by };
+            *clock = if forward { *clock + by } else { *clock - by };
             self.counts.add("fault: wall clock set");
         }
     }
@@ -474,7 +474,7 @@ impl World {
     fn reservation_frame(&mut self, session: Session, key: Key, mut frame: WorkerReservation) {
         let now = self.moment();
         let (id, mut fence) = key;
-        if is_answer(&frame) {
+        if matches!(frame, WorkerReservation::Verdict(_) | WorkerReservation::Return(_)) {
             let late = self.ledger.answer_arrives(key);
             if late && self.mutant == Some(Mutant::FenceIgnored) {
                 fence = self.ledger.current_fence(id).unwrap_or(fence);

@@ -1,14 +1,15 @@
 //! Senders, who keep a mail until they are answered, and the next hop, which is as moody as it likes.
 
-use gantry_hook::disk::sim::SimDisk;
-use gantry_hook::spool::{Finished, Spool, SpoolError};
-use gantry_mail::header;
-use gantry_protocol::id::{MessageId, Token};
-use gantry_protocol::pool::{Custody, MailboxIndex, Marked, RecipientResult, ReleaseResult};
-use gantry_protocol::verdict::{Disposition, Verdict};
 use std::io::Read;
 use std::sync::Arc;
 use std::time::Duration;
+
+use gantry_hook::disk::sim::SimDisk;
+use gantry_hook::spool::{Finished, Spool, SpoolError};
+use gantry_mail::header;
+use gantry_protocol::id::{Digest, MessageId, Token};
+use gantry_protocol::pool::{Custody, MailboxIndex, Marked, RecipientResult, ReleaseResult};
+use gantry_protocol::verdict::{Disposition, Verdict};
 
 use super::Mutant;
 use super::event::{Event, HostEvent, Letter};
@@ -17,7 +18,7 @@ use super::plan::Mail;
 use super::world::World;
 
 impl World {
-    /// One SMTP transaction up to the final dot.
+    /// A client connects: not everybody is let in, and not everybody stays.
     pub(super) fn on_submit(&mut self, number: usize) {
         if self.host.hangs_until > self.queue.now && self.host.up.is_some() {
             return self.queue.at(self.host.hangs_until, Event::Submit { mail: number });
@@ -38,27 +39,7 @@ impl World {
         let id = spool.allocate();
         let submission = self.ledger.submitted(number, id);
         self.note(|| format!("mail {number}, {:?}, comes in as {id}", mail.nature));
-        let early = self.mutant == Some(Mutant::YesBeforeFinish) && !mail.is_upstream();
-        let taken =
-            if early { Ok(None) } else { take_in(&spool, id, mail, self.unix_ms()).map(Some) };
-        let finished = match taken {
-            _ if self.disk.is_crashed() => {
-                drop(spool);
-                self.crashed("taking in");
-                return;
-            }
-            Ok(finished) => finished,
-            Err(error) => {
-                self.note(|| format!("mail {number}: {error}"));
-                self.counts.add("intake: could not be stored");
-                self.ledger.store_failed(id);
-                return self.host_soon(
-                    3,
-                    HostEvent::Say { mail: number, submission, reply: Reply::TryAgain },
-                );
-            }
-        };
-        let mut marked = Marked {
+        let marked = Marked {
             id,
             mailbox: MailboxIndex(u16::try_from(mail.mailbox).unwrap()),
             custody: Custody::Hook,
@@ -67,39 +48,65 @@ impl World {
             since: self.moment(),
             attempts: 0,
         };
-        if !mail.is_upstream() {
-            if early {
-                let event = HostEvent::LateFinish { mail: number, marked };
-                self.host_soon(200, event);
-            } else {
-                self.host_soon(3, HostEvent::Marked { marked, waiting: None });
-            }
-            // The mark is on its way before the words are.
-            let life = self.host.life;
-            let event = HostEvent::Say { mail: number, submission, reply: Reply::Yes };
-            let delay = self.random.between(3, 8);
-            return self.queue.after(delay, Event::Host { life, event });
+        if self.mutant == Some(Mutant::YesBeforeFinish) && !mail.is_upstream() {
+            self.host_soon(200, HostEvent::LateFinish { mail: number, marked });
+            return self.say_soon(number, submission, Reply::Yes);
         }
-        let digest = finished.map(|finished| finished.digest).unwrap();
+        match take_in(&spool, id, mail, self.unix_ms()) {
+            _ if self.disk.is_crashed() => {
+                drop(spool);
+                self.crashed("taking in");
+            }
+            Err(error) => {
+                self.note(|| format!("mail {number}: {error}"));
+                self.counts.add("intake: could not be stored");
+                self.ledger.store_failed(id);
+                self.say_soon(number, submission, Reply::TryAgain);
+            }
+            Ok(_) if !mail.is_upstream() => {
+                self.host_soon(3, HostEvent::Marked { marked, waiting: None });
+                self.say_soon(number, submission, Reply::Yes);
+            }
+            Ok(finished) => {
+                self.mark_and_wait(&spool, (number, submission), marked, finished.digest)
+            }
+        }
+    }
+
+    /// The message is whole, and its sender keeps it and waits.
+    fn mark_and_wait(
+        &mut self,
+        spool: &Spool<SimDisk>,
+        waiting: (usize, usize),
+        mut marked: Marked,
+        digest: Digest,
+    ) {
+        let (mail, submission) = waiting;
         if let Some(suspect) = spool.suspects().lookup(digest) {
             if suspect.held {
-                spool.forget(id);
+                spool.forget(marked.id);
                 self.counts.add("known poison refused");
-                return self
-                    .host_soon(3, HostEvent::Say { mail: number, submission, reply: Reply::No });
+                return self.say_soon(mail, submission, Reply::No);
             }
             marked.attempts = suspect.attempts;
         }
         if self.mutant == Some(Mutant::YesToWaitingSender) {
-            self.host_soon(6, HostEvent::Say { mail: number, submission, reply: Reply::Yes });
+            self.say_soon(mail, submission, Reply::Yes);
         }
         let answer_by = self.moment() + Duration::from_millis(self.plan.answer_within);
         marked.custody = Custody::Upstream { answer_by };
-        self.host_soon(3, HostEvent::Marked { marked, waiting: Some((number, submission)) });
+        self.host_soon(3, HostEvent::Marked { marked, waiting: Some(waiting) });
         if !self.calm && self.random.percent(self.plan.sender_leaves) {
             let patience = self.random.between(5, self.plan.answer_within);
-            self.queue.after(patience, Event::Leave { mail: number, submission });
+            self.queue.after(patience, Event::Leave { mail, submission });
         }
+    }
+
+    /// The reply follows the mark, as it does in the hook's intake.
+    fn say_soon(&mut self, mail: usize, submission: usize, reply: Reply) {
+        let (life, delay) = (self.host.life, self.random.between(3, 8));
+        let event = HostEvent::Say { mail, submission, reply };
+        self.queue.after(delay, Event::Host { life, event });
     }
 
     fn unix_ms(&self) -> u64 {

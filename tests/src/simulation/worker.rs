@@ -6,15 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gantry_mail::HeaderEdit;
-use gantry_protocol::frame::{
-    Assign, HostControl, RefusedCode, Return, ReturnKind, WorkerReservation,
-};
+use gantry_protocol::frame::{Assign, HostControl, RefusedCode, Return, ReturnKind};
 use gantry_protocol::grabber::{Capacity, Config, Effect, Grabber, Processed};
 use gantry_protocol::id::Incarnation;
 use gantry_protocol::monitor::Monitor;
 use gantry_protocol::policy;
 use gantry_protocol::profile::{ModuleProfile, Readiness};
-use gantry_protocol::time::Moment;
+use gantry_protocol::time::millis;
 use gantry_protocol::verdict::{Body, Disposition, Finding, Group, Outcome, Verdict};
 
 use super::event::{Event, Key, LinkId, ToHost, ToWorker, WorkerEvent};
@@ -144,7 +142,7 @@ impl World {
         match event {
             WorkerEvent::Connect => self.connect(index),
             WorkerEvent::Arrived(link, what) if self.link_delivers(link, false) => {
-                self.arrived_at_worker(index, link, what);
+                self.arrived_at_worker(index, what);
             }
             WorkerEvent::Arrived(..) => {}
             WorkerEvent::LinkLost(link) => {
@@ -211,7 +209,7 @@ impl World {
         self.send_to_host(link, None, ToHost::Hello(hello));
     }
 
-    fn arrived_at_worker(&mut self, index: usize, link: LinkId, what: ToWorker) {
+    fn arrived_at_worker(&mut self, index: usize, what: ToWorker) {
         let now = self.moment();
         match what {
             ToWorker::Control(HostControl::Welcome(welcome)) => {
@@ -256,7 +254,6 @@ impl World {
                 self.grabber(index, |grabber| grabber.handle_stream_lost(key.0, key.1));
             }
         }
-        let _ = link;
     }
 
     fn grabber(&mut self, index: usize, tell: impl FnOnce(&mut Grabber)) {
@@ -312,7 +309,7 @@ impl World {
                 .ledger
                 .violated(format!("a worker got other bytes or another envelope: {key:?}"));
         }
-        let silence = self.plan.config.silence_max.as_millis() as u64;
+        let silence = millis(self.plan.config.silence_max);
         let script = script(mail.nature, silence, self.calm, &mut self.random);
         self.note(|| format!("worker {index} starts {key:?}: {script:?}"));
         self.next_step(index, key, script, 0);
@@ -426,14 +423,4 @@ fn verdict(assign: &Assign, nature: Nature, worker: usize) -> Verdict {
         findings: vec![finding],
         originated: Vec::new(),
     }
-}
-
-/// The moment that the state machines are told.
-pub(super) fn moment(now: u64) -> Moment {
-    Moment(now)
-}
-
-/// Whether a frame ends a reservation from the worker's side.
-pub(super) fn is_answer(frame: &WorkerReservation) -> bool {
-    matches!(frame, WorkerReservation::Verdict(_) | WorkerReservation::Return(_))
 }

@@ -15,7 +15,7 @@ use super::network::Link;
 use super::plan::{BEGIN, Plan, WORKERS};
 use super::queue::Queue;
 use super::random::Random;
-use super::worker::{Worker, moment};
+use super::worker::Worker;
 use super::{Mutant, Outcome, Settings};
 
 /// After the faults everything must end within this time. The longest way is a mail that is refused by nobody in time,
@@ -106,7 +106,7 @@ impl World {
     }
 
     pub(super) fn moment(&self) -> Moment {
-        moment(self.queue.now)
+        Moment(self.queue.now)
     }
 
     fn begin(&mut self) {
