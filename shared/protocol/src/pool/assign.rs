@@ -9,7 +9,7 @@ use super::grabbers::{Grabber, GrabberKey};
 use super::{Pool, Timer};
 use crate::frame::{Cancel, HostReservation};
 use crate::id::{Fence, Incarnation, MessageId, Session};
-use crate::limits::{BEATS_MISSED_MAX, SILENCE_DEFAULT};
+use crate::limits::{BEATS_MISSED_MAX, RESERVATION_TIME_MAX, SILENCE_DEFAULT};
 use crate::text::bounded;
 use crate::time::Moment;
 
@@ -19,6 +19,9 @@ const LOOK_AHEAD: usize = 64;
 /// How long a message that is too long for the room that grabbers have may be overtaken by shorter ones. Then the
 /// idlest grabber takes in nothing more until it has room.
 const OVERTAKEN_MAX: Duration = Duration::from_secs(5);
+/// How long a suspect waits for a worker that is busy before one that has failed with it may try again: whatever keeps
+/// the other busy has ended by then.
+const ELSEWHERE_MAX: Duration = RESERVATION_TIME_MAX;
 
 /// What may be done with a message for a grabber that wants one.
 enum Choice {
@@ -66,7 +69,7 @@ impl Pool {
         ready.iter().find_map(|(key, grabber)| {
             let has_suspect = self.suspects_out.iter().any(|id| grabber.holding.contains(id));
             let id = self
-                .contested_for(*key, grabber, has_suspect, &contested)
+                .contested_for(*key, grabber, has_suspect, &contested, now)
                 .or_else(|| self.waiting_for(*key, grabber, has_suspect, &ready, now))?;
             Some((*key, self.choice(id)))
         })
@@ -100,6 +103,7 @@ impl Pool {
         grabber: &Grabber,
         has_suspect: bool,
         contested: &[MessageId],
+        now: Moment,
     ) -> Option<MessageId> {
         // What is taken over is a suspect from then on.
         let mut contested = contested.iter().filter(|_| !has_suspect).copied();
@@ -107,7 +111,7 @@ impl Pool {
             self.messages.get(id).is_some_and(|entry| {
                 entry.reservation().is_some_and(|r| r.grabber != key)
                     && fits(entry, grabber)
-                    && !self.better_elsewhere(entry, key)
+                    && !self.better_elsewhere(entry, key, now)
             })
         })
     }
@@ -136,7 +140,7 @@ impl Pool {
                     if now.since(since) >= OVERTAKEN_MAX && idlest() {
                         return None;
                     }
-                } else if !self.better_elsewhere(entry, key) {
+                } else if !self.better_elsewhere(entry, key, now) {
                     return Some((since, id));
                 }
             }
@@ -156,14 +160,17 @@ impl Pool {
         entry.attempts >= self.config.attempts_max || entry.returns >= self.config.returns_max
     }
 
-    /// A suspect goes to a grabber that has not failed with it yet, where there is one.
-    fn better_elsewhere(&self, entry: &Entry, key: GrabberKey) -> bool {
+    /// A suspect goes to a grabber that has not failed with it yet, where there is one, also if that one is busy now:
+    /// a worker whose scanner fails at once is always idle, and would use up every message's attempts while the others
+    /// work.
+    fn better_elsewhere(&self, entry: &Entry, key: GrabberKey, now: Moment) -> bool {
         let Some(history) = &entry.history else { return false };
+        let worth_waiting = now.since(history.failed_at) < ELSEWHERE_MAX;
         history.failed_with.contains(&key)
             && self.grabbers.iter().any(|(other, grabber)| {
                 !history.failed_with.contains(&other)
-                    && grabber.is_available()
-                    && fits(entry, grabber)
+                    && ((grabber.is_available() && fits(entry, grabber))
+                        || (worth_waiting && grabber.is_at_work() && grabber.serves(entry.mailbox)))
             })
     }
 
@@ -319,20 +326,26 @@ impl Pool {
         until_return: bool,
         now: Moment,
     ) {
-        self.note_failure(id, reason, until_return);
+        self.note_failure(id, reason, until_return, now);
         self.end_reservation(id, reason, Blame::Message);
         self.return_to_pool(id, now);
     }
 
     /// As [`Pool::fail_reservation`], for an owner that needs no cancel since it gave the message back itself.
     pub(super) fn fail_reservation_quietly(&mut self, id: MessageId, reason: &str, now: Moment) {
-        self.note_failure(id, reason, false);
+        self.note_failure(id, reason, false, now);
         self.take_back(id, Blame::Message);
         self.return_to_pool(id, now);
     }
 
     /// Notes against a reserved message that its owner came to nothing with it.
-    pub(super) fn note_failure(&mut self, id: MessageId, reason: &str, until_return: bool) {
+    pub(super) fn note_failure(
+        &mut self,
+        id: MessageId,
+        reason: &str,
+        until_return: bool,
+        now: Moment,
+    ) {
         let Some(entry) = self.messages.get_mut(&id) else { return };
         let State::Reserved(reservation) = &entry.state else { return };
         let (grabber, incarnation) = (reservation.grabber, reservation.incarnation);
@@ -340,6 +353,7 @@ impl Pool {
         let attempt = entry.attempts;
         entry.add_reason(bounded(format!("attempt {attempt}: {reason}")));
         let history = entry.history();
+        history.failed_at = now;
         if !history.failed_with.contains(&grabber) {
             history.failed_with.push(grabber);
         }

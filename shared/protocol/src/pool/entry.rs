@@ -161,6 +161,8 @@ pub(super) struct History {
     pub(super) charges: Vec<Charge>,
     /// Grabbers that failed with it, each once, to be avoided where there is a choice.
     pub(super) failed_with: Vec<GrabberKey>,
+    /// When the last one failed.
+    pub(super) failed_at: Moment,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,7 +8,7 @@ use crate::id::{Fence, Incarnation, MessageId, Session};
 use crate::limits::{
     GRABBERS_MAX, REPLACED_INCARNATIONS_MAX, RESERVATIONS_PER_GRABBER_MAX, SETTLED_REMEMBERED_MAX,
 };
-use crate::profile::Profile;
+use crate::profile::{Profile, Readiness};
 use crate::time::Moment;
 
 /// A grabber's place in the table, for as long as the hook runs.
@@ -70,6 +70,19 @@ impl Grabber {
             && !self.draining
             && !self.silent
             && self.free() > 0
+    }
+
+    /// Whether it will want something again as soon as it has done what it has; goes by its last profile.
+    pub(super) fn is_at_work(&self) -> bool {
+        let says_so = |(profile, _): &(Profile, Moment)| {
+            matches!(profile.readiness, Readiness::Ready | Readiness::Busy)
+        };
+        self.session.is_some()
+            && self.barred.is_none()
+            && self.ordered.is_none()
+            && !self.draining
+            && !self.silent
+            && self.profile.as_ref().is_some_and(says_so)
     }
 
     /// Whether it has all capabilities that a mailbox needs.

@@ -217,7 +217,7 @@ impl Pool {
         };
         match entry.state {
             State::Marked | State::Reserved(_) => {
-                self.end_for_sender(id, "the sender has gone");
+                self.end_for_sender(id, "the sender has gone", now);
                 self.drop_message(id);
                 self.assign(now);
             }
@@ -226,7 +226,7 @@ impl Pool {
     }
 
     /// No new work: senders who wait are told to try again, and nothing more is assigned.
-    pub fn handle_drain(&mut self, _now: Moment) {
+    pub fn handle_drain(&mut self, now: Moment) {
         self.draining = true;
         let waiting: Vec<MessageId> = self
             .messages
@@ -240,7 +240,7 @@ impl Pool {
                 .get(&id)
                 .is_some_and(|e| matches!(e.state, State::Marked | State::Reserved(_)));
             if in_hand {
-                self.end_for_sender(id, "the host shuts down");
+                self.end_for_sender(id, "the host shuts down", now);
                 self.answer_try_again(id, "shutting down, try again");
                 self.drop_message(id);
             }

@@ -120,7 +120,10 @@ impl Pool {
     pub(super) fn hold_used_up(&mut self, id: MessageId, now: Moment) {
         let Some(entry) = self.messages.get(&id) else { return };
         let reason = if entry.attempts >= self.config.attempts_max {
-            format!("{} attempts came to nothing", entry.attempts)
+            // What people see of it in a list: the last reason, so it says what befell the message, too.
+            let last = entry.history.as_ref().and_then(|history| history.reasons.last());
+            let last = last.map(|reason| format!("; {reason}")).unwrap_or_default();
+            format!("{} attempts came to nothing{last}", entry.attempts)
         } else {
             format!("it was given back {} times", entry.returns)
         };
@@ -339,14 +342,14 @@ impl Pool {
 
     /// Ends what a message in upstream custody is reserved for, since its sender waits no longer. If its owner was silent
     /// or stalled, the message may have been to blame, and its content is remembered for that.
-    pub(super) fn end_for_sender(&mut self, id: MessageId, reason: &str) {
+    pub(super) fn end_for_sender(&mut self, id: MessageId, reason: &str, now: Moment) {
         let reservation = self.messages.get(&id).and_then(|entry| entry.reservation());
         let doubtful = reservation.filter(|r| r.is_working()).is_some_and(|r| {
             let owner = self.grabbers.get(r.grabber);
             r.stalled || owner.is_none_or(|owner| owner.silent || owner.session.is_none())
         });
         if doubtful {
-            self.note_failure(id, &format!("{reason} while its worker was silent"), false);
+            self.note_failure(id, &format!("{reason} while its worker was silent"), false, now);
             self.end_reservation(id, reason, Blame::Message);
         } else {
             self.end_reservation(id, reason, Blame::Host);
@@ -368,7 +371,7 @@ impl Pool {
         if entry.storing.is_some() {
             return self.timers.set(Timer::Unprocessed(id), now + BUSY_RETRY);
         }
-        self.end_for_sender(id, "no verdict came in time");
+        self.end_for_sender(id, "no verdict came in time", now);
         self.take_from_pool(id);
         let Some(entry) = self.messages.get(&id) else { return };
         if matches!(when, WhenUnprocessed::ReleaseUnscanned { .. }) && self.is_used_up(entry) {

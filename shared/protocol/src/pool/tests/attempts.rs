@@ -3,6 +3,7 @@
 use super::super::*;
 use super::host::*;
 use crate::frame::ReturnKind;
+use crate::profile::Readiness;
 
 fn held_reasons(host: &Host) -> Vec<String> {
     let reasons = host.changes().into_iter().find_map(|change| match change {
@@ -151,6 +152,41 @@ fn a_suspect_goes_to_the_same_worker_where_there_is_no_other() {
     host.worker("a", 2);
     host.fails(id, "no answer");
     assert!(host.is(id, "dispatched for a"));
+}
+
+#[test]
+fn a_worker_that_fails_at_once_does_not_use_up_the_attempts_while_the_others_are_busy() {
+    let mut host = Host::new();
+    let id = host.mark();
+    let broken = host.worker("a", 9);
+    let other = host.link("b", 1);
+    host.says(other, "b", Readiness::Busy);
+    host.fails(id, "no scanner");
+    assert!(host.is(id, "waiting"), "b has not failed with it, and will want something");
+    host.pass_beating(secs(60), &[broken, other]);
+    assert!(host.is(id, "waiting"));
+    host.want(other, 1);
+    assert!(host.is(id, "dispatched for b"));
+}
+
+#[test]
+fn nobody_waits_for_a_worker_that_is_not_ready_or_stays_busy_for_ever() {
+    for (readiness, patience) in [
+        (Readiness::NotReady { reason: "clamd is away".to_owned() }, secs(0)),
+        (Readiness::Draining, secs(0)),
+        (Readiness::Busy, crate::limits::RESERVATION_TIME_MAX),
+    ] {
+        let mut host = Host::new();
+        let id = host.mark();
+        let a = host.worker("a", 9);
+        let b = host.link("b", 1);
+        host.says(b, "b", readiness);
+        host.fails(id, "no answer");
+        assert_eq!(host.is(id, "waiting"), patience > secs(0));
+        host.pass_beating(patience, &[a, b]);
+        host.beat(a);
+        assert!(host.is(id, "dispatched for a"));
+    }
 }
 
 #[test]

@@ -12,6 +12,7 @@ use crate::frame::{
 };
 use crate::id::{Digest, Incarnation};
 use crate::limits::VERSIONS;
+use crate::profile::{Action, Profile, Readiness};
 use crate::verdict::{Body, Disposition, Finding, Group, Outcome, Verdict};
 
 pub(super) const POLICY: Digest = Digest([7; 32]);
@@ -143,6 +144,21 @@ impl Host {
 
     pub(super) fn beat(&mut self, session: Session) {
         self.control(session, WorkerControl::Beat(Beat { count: 1 }));
+    }
+
+    /// A profile of a first incarnation that holds nothing.
+    pub(super) fn says(&mut self, session: Session, name: &str, readiness: Readiness) {
+        let profile = Profile {
+            grabber: name.to_owned(),
+            incarnation: Incarnation(1),
+            readiness,
+            tier: 0,
+            last_action: Action::Linked,
+            last_action_ago_ms: 0,
+            modules: Vec::new(),
+            holding: Vec::new(),
+        };
+        self.control(session, WorkerControl::Profile(profile));
     }
 
     pub(super) fn control(&mut self, session: Session, frame: WorkerControl) {
