@@ -13,7 +13,7 @@ use super::{
     UpstreamUnprocessed, keys, local,
 };
 use crate::intake::smtp::{IntakeTimeouts, SmtpLimits, StrayCrLf};
-use crate::release::SmtpTimeouts;
+use crate::release::{Protocol, SmtpTimeouts};
 
 /// No SMTP client waits longer for the answer to the final dot than RFC 5321 4.5.3.2.6 asks of it: ten minutes.
 /// A minute of them is for the network.
@@ -28,9 +28,8 @@ const NETWORKS_MAX: usize = 1_024;
 /// Connections to or from one mailbox: each costs a buffer and a descriptor.
 const CONNECTIONS_MAX: usize = 10_000;
 
-const INTAKE_TYPES: &str =
-    "write { type = \"smtp\", listen = \"127.0.0.1:10025\" }, or the type \"pickup\" or \"mark\"";
-const RELEASE_TYPES: &str = "write { type = \"smtp\", address = \"127.0.0.1:10026\" }, or the type \"directory\" or \"command\"";
+const INTAKE_TYPES: &str = "write { type = \"smtp\", listen = \"127.0.0.1:10025\" }, or the type \"lmtp\", \"pickup\" or \"mark\"";
+const RELEASE_TYPES: &str = "write { type = \"smtp\", address = \"127.0.0.1:10026\" }, or the type \"lmtp\", \"directory\" or \"command\"";
 const NEEDS: &str = "write what must have been done with a message before it may leave, such as needs = [\"virus\"]; \
                      needs = [] says that nothing is asked";
 const CUSTODY: &str = "write \"upstream\" (the sender keeps the message until it is processed) or \"hook\" (it is \
@@ -190,12 +189,13 @@ fn hook(table: &Table<'_>) -> Option<Custody> {
 fn intake(value: &Value<'_>, host: &str) -> Option<Intake> {
     let table = value.table()?;
     let kind = table.required("type", INTAKE_TYPES)?.one_of(&[
-        ("smtp", IntakeType::Smtp),
+        ("smtp", IntakeType::Mail(Protocol::Smtp)),
+        ("lmtp", IntakeType::Mail(Protocol::Lmtp)),
         ("pickup", IntakeType::Pickup),
         ("mark", IntakeType::Mark),
     ])?;
     match kind {
-        IntakeType::Smtp => smtp_intake(&table, host).map(Intake::Smtp),
+        IntakeType::Mail(protocol) => smtp_intake(&table, host, protocol).map(Intake::Smtp),
         IntakeType::Pickup => local::pickup(&table).map(Intake::Pickup),
         IntakeType::Mark => Some(local::mark(&table)),
     }
@@ -203,19 +203,19 @@ fn intake(value: &Value<'_>, host: &str) -> Option<Intake> {
 
 #[derive(Clone, Copy)]
 enum IntakeType {
-    Smtp,
+    Mail(Protocol),
     Pickup,
     Mark,
 }
 
 #[derive(Clone, Copy)]
 enum ReleaseType {
-    Smtp,
+    Mail(Protocol),
     Directory,
     Command,
 }
 
-fn smtp_intake(table: &Table<'_>, host: &str) -> Option<SmtpIntake> {
+fn smtp_intake(table: &Table<'_>, host: &str, protocol: Protocol) -> Option<SmtpIntake> {
     table.allow(keys::SMTP_INTAKE);
     let listen = table
         .required(
@@ -223,6 +223,10 @@ fn smtp_intake(table: &Table<'_>, host: &str) -> Option<SmtpIntake> {
             "write the TCP address for the mail server, such as \"127.0.0.1:10025\"",
         )
         .and_then(|value| value.listen());
+    if protocol == Protocol::Lmtp && listen.is_some_and(|address| address.port() == 25) {
+        let problem = "port 25 is SMTP's, and LMTP must not be spoken there (RFC 2033, 5)";
+        table.wrong("listen", problem, "write another port");
+    }
     let here = listen.is_some_and(|address| address.ip().is_loopback());
     if listen.is_some() && !here && !table.has("peers") {
         table.wrong(
@@ -241,6 +245,7 @@ fn smtp_intake(table: &Table<'_>, host: &str) -> Option<SmtpIntake> {
         );
     }
     Some(SmtpIntake {
+        protocol,
         listen: listen?,
         host_name: table.or("hostname", host.to_owned(), Value::host_name),
         peers: peers?,
@@ -316,12 +321,15 @@ fn networks(value: &Value<'_>) -> Option<Vec<Network>> {
 fn release(value: &Value<'_>, host: &str, answer_within: Option<Duration>) -> Option<Release> {
     let table = value.table()?;
     let kind = table.required("type", RELEASE_TYPES)?.one_of(&[
-        ("smtp", ReleaseType::Smtp),
+        ("smtp", ReleaseType::Mail(Protocol::Smtp)),
+        ("lmtp", ReleaseType::Mail(Protocol::Lmtp)),
         ("directory", ReleaseType::Directory),
         ("command", ReleaseType::Command),
     ])?;
     match kind {
-        ReleaseType::Smtp => smtp_release(&table, host, answer_within).map(Release::Smtp),
+        ReleaseType::Mail(protocol) => {
+            smtp_release(&table, host, answer_within, protocol).map(Release::Smtp)
+        }
         ReleaseType::Directory => local::directory(&table, host).map(Release::Directory),
         ReleaseType::Command => local::command(&table, host, answer_within).map(Release::Command),
     }
@@ -331,6 +339,7 @@ fn smtp_release(
     table: &Table<'_>,
     host: &str,
     answer_within: Option<Duration>,
+    protocol: Protocol,
 ) -> Option<SmtpRelease> {
     table.allow(keys::SMTP_RELEASE);
     let address = table
@@ -339,6 +348,7 @@ fn smtp_release(
     let queue = queue(table);
     let names = names(table, host);
     Some(SmtpRelease {
+        protocol,
         address: address?,
         authserv_id: names.authserv_id,
         host_name: names.host_name,

@@ -15,7 +15,7 @@ use gantry_protocol::id::Digest;
 use gantry_protocol::limits;
 
 use crate::intake::smtp::{IntakeTimeouts, SmtpLimits, StrayCrLf};
-use crate::release::{Argument, EnvelopeForm, FolderFormat, LineEnds, SmtpTimeouts};
+use crate::release::{Argument, EnvelopeForm, FolderFormat, LineEnds, Protocol, SmtpTimeouts};
 
 pub use keys::KEYS;
 
@@ -59,7 +59,9 @@ pub enum Intake {
     Smtp(SmtpIntake),
     Pickup(PickupIntake),
     /// Only `gantry-hook mark` brings messages.
-    Mark { message_bytes_max: u64 },
+    Mark {
+        message_bytes_max: u64,
+    },
 }
 
 /// A folder that messages are taken out of.
@@ -77,6 +79,7 @@ pub struct PickupIntake {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SmtpIntake {
+    pub protocol: Protocol,
     pub listen: SocketAddr,
     /// What we call ourselves in the greeting and in `Received:`.
     pub host_name: String,
@@ -142,6 +145,7 @@ pub struct Queue {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SmtpRelease {
+    pub protocol: Protocol,
     pub address: Endpoint,
     /// What we call ourselves in EHLO.
     pub host_name: String,

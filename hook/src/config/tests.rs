@@ -222,6 +222,18 @@ fn every_key_reaches_its_place() {
     }
 }
 
+#[test]
+fn lmtp_has_the_keys_of_smtp() {
+    let text = EXAMPLE.replace("type = \"smtp\"", "type = \"lmtp\"");
+    let mailbox = load(&text).unwrap().mailboxes.remove(0);
+    let (Intake::Smtp(intake), Release::Smtp(release)) = (&mailbox.intake, &mailbox.release) else {
+        panic!("{mailbox:?}")
+    };
+    assert_eq!((intake.protocol, release.protocol), (Protocol::Lmtp, Protocol::Lmtp));
+    let told = mistakes(&text.replace("10025", "25"));
+    assert!(told.len() == 1 && told[0].contains("RFC 2033"), "{told:?}");
+}
+
 fn local_ways(mailboxes: &[Mailbox]) {
     let [files, programs] = mailboxes else { panic!("two mailboxes") };
     let Intake::Pickup(intake) = &files.intake else { panic!("no pickup") };
@@ -347,13 +359,13 @@ const MISTAKES: &[(&str, &str, &str)] = &[
         "intake",
         "intake = { type = \"smpt\", listen = \"127.0.0.1:10025\" }",
         "hook.toml:6: mailbox \"mail.box\": intake: type: \"smpt\": there is no such word here; did you mean \"smtp\"?; \
-         write \"smtp\" or \"pickup\" or \"mark\"",
+         write \"smtp\" or \"lmtp\" or \"pickup\" or \"mark\"",
     ),
     (
         "intake",
         "intake = { listen = \"127.0.0.1:10025\" }",
         "hook.toml:6: mailbox \"mail.box\": intake: type: it is missing; write { type = \"smtp\", listen = \
-         \"127.0.0.1:10025\" }, or the type \"pickup\" or \"mark\"",
+         \"127.0.0.1:10025\" }, or the type \"lmtp\", \"pickup\" or \"mark\"",
     ),
     (
         "intake",

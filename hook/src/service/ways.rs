@@ -77,6 +77,7 @@ fn way_out(mailbox: &config::Mailbox, host: &str, offered: &Offered) -> Result<W
     Ok(match &mailbox.release {
         config::Release::Smtp(release) => Way::Smtp(SmtpRelease::new(
             SmtpReleaseConfig {
+                protocol: release.protocol,
                 address: release.address.clone(),
                 identity: identity(&release.host_name, &release.authserv_id),
                 xforward: release.xforward,
@@ -125,6 +126,7 @@ async fn smtp_in(
         Custody::Hook { .. } => IntakeCustody::Hook,
     };
     let smtp = SmtpIntake {
+        protocol: intake.protocol,
         mailbox: mailbox.name.clone(),
         index: ways.index,
         host_name: intake.host_name.clone(),

@@ -19,6 +19,8 @@ pub(super) const XFORWARD_ATTRIBUTES: [&str; 7] =
 pub(super) enum Command {
     Helo(String),
     Ehlo(String),
+    /// RFC 2033, 4.1.
+    Lhlo(String),
     Mail(Box<Mail>),
     Rcpt(Box<Recipient>),
     Data,
@@ -60,7 +62,7 @@ const BAD_ADDRESS: Wrong = "501 5.1.7 Bad address syntax";
 const ADDRESS_TOO_LONG: Wrong = "501 5.1.7 Address too long";
 const NOT_ASCII: Wrong = "553 5.6.7 A non-ASCII address needs SMTPUTF8";
 const CONTROL: Wrong = "501 5.5.2 Control characters in a command";
-const UNKNOWN: Wrong = "500 5.5.2 Command not recognised";
+pub(super) const UNKNOWN: Wrong = "500 5.5.2 Command not recognised";
 
 impl Command {
     /// Parses a line without its CRLF. `utf8` tells that the transaction was begun with SMTPUTF8.
@@ -78,6 +80,7 @@ impl Command {
         match verb.to_ascii_uppercase().as_str() {
             "HELO" => Ok(Self::Helo(helo(rest)?)),
             "EHLO" => Ok(Self::Ehlo(helo(rest)?)),
+            "LHLO" => Ok(Self::Lhlo(helo(rest)?)),
             "MAIL" => Ok(Self::Mail(Box::new(mail(rest, extensions)?))),
             "RCPT" => Ok(Self::Rcpt(Box::new(rcpt(rest, extensions, utf8)?))),
             "DATA" => alone(Self::Data),

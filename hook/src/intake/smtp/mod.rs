@@ -1,4 +1,4 @@
-//! Taking mail in by ESMTP (RFC 5321) with PIPELINING, SIZE, 8BITMIME, SMTPUTF8, DSN, ENHANCEDSTATUSCODES and XFORWARD.
+//! Taking mail in by ESMTP (RFC 5321) or LMTP (RFC 2033) with PIPELINING, SIZE, 8BITMIME, SMTPUTF8, DSN, ENHANCEDSTATUSCODES and XFORWARD.
 //!
 //! EHLO offers of SIZE, 8BITMIME, SMTPUTF8 and DSN only what the way out offers too, as far as that is known. There is
 //! no CHUNKING and no BINARYMIME: data has lines here.
@@ -17,13 +17,14 @@ use gantry_config::Network;
 use gantry_protocol::pool::MailboxIndex;
 
 use super::Clock;
-use crate::release::{Offered, TraceKey};
+use crate::release::{Offered, Protocol, TraceKey};
 
 pub use serve::serve;
 
-/// A mailbox's way in by SMTP, everything resolved.
+/// A mailbox's way in by SMTP or LMTP, everything resolved.
 #[derive(Clone, Debug)]
 pub struct SmtpIntake {
+    pub protocol: Protocol,
     /// The mailbox, by its name in the spool and by its place in the pool.
     pub mailbox: String,
     pub index: MailboxIndex,

@@ -14,6 +14,7 @@ use super::taking::{PIECE_BYTES_MAX, Taking};
 use super::wire::Gone;
 use crate::disk::Disk;
 use crate::intake::{RECEIVED_MAX, unix_ms};
+use crate::release::Protocol;
 use crate::spool::{Finished, SpoolError};
 
 const TOO_LARGE: &str = "552 5.3.4 Message too large";
@@ -105,7 +106,7 @@ impl<D: Disk> Session<D> {
             arriving.refuse(HOPS).await;
         }
         let Some(taking) = arriving.taking.take() else {
-            self.wire.reply(arriving.refusal.unwrap_or(SPOOL_FAILED));
+            self.reply_to_message(arriving.refusal.unwrap_or(SPOOL_FAILED), arriving.recipients);
             return Ok(Next::Command);
         };
         let recipients = taking.recipients();
@@ -116,7 +117,7 @@ impl<D: Disk> Session<D> {
             Ok(finished) => finished,
             Err(error) => {
                 let reply = self.on_spool_error(&error);
-                self.wire.reply(reply);
+                self.reply_to_message(reply, arriving.recipients);
                 return Ok(Next::Command);
             }
         };
@@ -132,7 +133,8 @@ impl<D: Disk> Session<D> {
         match self.intake.custody {
             IntakeCustody::Hook => {
                 self.gate.mark(marked, looped).await;
-                self.wire.reply(&format!("250 2.0.0 Ok, marked as {id}"));
+                let reply = format!("250 2.0.0 Ok, marked as {id}");
+                self.reply_to_message(&reply, arriving.recipients);
                 Ok(Next::Command)
             }
             IntakeCustody::Upstream { answer_within } => {
@@ -148,11 +150,11 @@ impl<D: Disk> Session<D> {
         looped: bool,
         finished: &Finished,
     ) -> Result<Next, Gone> {
-        let id = marked.id;
+        let (id, recipients) = (marked.id, marked.recipients);
         if let Some(suspect) = self.spool.suspects().lookup(finished.digest) {
             if suspect.held {
                 self.spool.forget(id);
-                self.wire.reply(POISON);
+                self.reply_to_message(POISON, recipients);
                 return Ok(Next::Command);
             }
             marked.attempts = suspect.attempts;
@@ -163,7 +165,7 @@ impl<D: Disk> Session<D> {
             gone = self.wire.gone() => return Err(gone),
         };
         let id = id.to_string();
-        self.wire.reply(&match answer {
+        let reply = match answer {
             Answer::Accepted { text } => one_line(250, "2.0.0", &format!("{id}: {text}")),
             Answer::TryAgain { text } => one_line(451, "4.3.0", &format!("{id}: {text}")),
             Answer::Refused { code: code @ 500..=599, enhanced, text }
@@ -172,8 +174,19 @@ impl<D: Disk> Session<D> {
                 one_line(code, &enhanced, &text)
             }
             Answer::Refused { text, .. } => one_line(550, "5.7.1", &text),
-        });
+        };
+        self.reply_to_message(&reply, recipients);
         Ok(Next::Command)
+    }
+
+    /// The reply to the final dot: in LMTP one for each recipient that was accepted (RFC 2033, 4.2). Here all get the
+    /// same, since their message is stored for all or for none, and in upstream custody there is one answer.
+    fn reply_to_message(&mut self, reply: &str, recipients: u16) {
+        let replies = match self.intake.protocol {
+            Protocol::Smtp => 1,
+            Protocol::Lmtp => recipients,
+        };
+        (0..replies).for_each(|_| self.wire.reply(reply));
     }
 
     /// What the client is told; where nothing more can be stored, the gate is told too.

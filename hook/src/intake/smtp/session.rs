@@ -7,10 +7,11 @@ use gantry_mail::{Envelope, Peer, Recipient};
 use tokio::time::Instant;
 
 use super::SmtpIntake;
-use super::command::{Command, Extensions, Mail, XFORWARD_ATTRIBUTES};
+use super::command::{Command, Extensions, Mail, UNKNOWN, XFORWARD_ATTRIBUTES};
 use super::wire::{Gone, Line, Wire};
 use crate::disk::Disk;
 use crate::intake::{Admission, Gate};
+use crate::release::Protocol;
 use crate::spool::Spool;
 
 /// Commands that do nothing (NOOP, RSET, EHLO, HELP, VRFY, XFORWARD) between two messages before they count as wrong.
@@ -81,7 +82,11 @@ impl<D: Disk> Session<D> {
             self.wire.reply("554 5.5.1 You spoke before the greeting");
             return self.wire.close().await;
         }
-        self.wire.reply(&format!("220 {} ESMTP Gantry", self.intake.host_name));
+        let protocol = match self.intake.protocol {
+            Protocol::Smtp => "ESMTP",
+            Protocol::Lmtp => "LMTP",
+        };
+        self.wire.reply(&format!("220 {} {protocol} Gantry", self.intake.host_name));
         match self.commands().await {
             Ok(()) => {}
             Err(Gone::TimedOut) => self.wire.reply("421 4.4.2 You were silent for too long"),
@@ -146,6 +151,11 @@ impl<D: Disk> Session<D> {
                 self.wire.reply("221 2.0.0 Bye");
                 return Ok(Next::Close);
             }
+            // RFC 2033, 4.1: each protocol has its own greeting and not the other's.
+            Ok(Command::Lhlo(_)) if self.intake.protocol == Protocol::Smtp => self.wrong(UNKNOWN),
+            Ok(Command::Ehlo(_) | Command::Helo(_)) if self.intake.protocol == Protocol::Lmtp => {
+                self.wrong(UNKNOWN);
+            }
             Ok(Command::Mail(mail)) => self.on_mail(*mail),
             Ok(Command::Rcpt(recipient)) => self.on_rcpt(*recipient),
             Ok(command) => self.on_idle(command),
@@ -167,7 +177,7 @@ impl<D: Disk> Session<D> {
             self.errors += 1;
         }
         match command {
-            Command::Ehlo(name) => self.on_ehlo(name),
+            Command::Ehlo(name) | Command::Lhlo(name) => self.on_ehlo(name),
             Command::Helo(name) => {
                 self.begin_session(name);
                 self.extensions = Extensions::default();
@@ -245,7 +255,10 @@ impl<D: Disk> Session<D> {
 
     fn on_mail(&mut self, mail: Mail) {
         if !self.greeted {
-            return self.wrong("503 5.5.1 Say EHLO first");
+            return self.wrong(match self.intake.protocol {
+                Protocol::Smtp => "503 5.5.1 Say EHLO first",
+                Protocol::Lmtp => "503 5.5.1 Say LHLO first",
+            });
         }
         if self.transaction.is_some() {
             return self.wrong("503 5.5.1 There is a transaction already");
@@ -289,7 +302,11 @@ impl<D: Disk> Session<D> {
         match &self.transaction {
             None => self.wrong("503 5.5.1 MAIL and RCPT stand before DATA"),
             Some(transaction) if transaction.recipients.is_empty() => {
-                self.wrong("554 5.5.1 There are no valid recipients");
+                self.wrong(match self.intake.protocol {
+                    Protocol::Smtp => "554 5.5.1 There are no valid recipients",
+                    // RFC 2033, 4.2.
+                    Protocol::Lmtp => "503 5.5.1 There are no valid recipients",
+                });
             }
             Some(_) => return self.receive().await,
         }

@@ -9,8 +9,8 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
-use super::SmtpReleaseConfig;
 use super::reply::{NoReply, Partial, Reply};
+use super::{Protocol, SmtpReleaseConfig};
 use crate::release::Capabilities;
 
 /// Longest line of a reply that is read at once. RFC 5321, 4.5.3.1.5 says 512.
@@ -74,17 +74,22 @@ impl Connection {
                 reply: greeting.to_line(),
             });
         }
-        connection.greet(&config.identity.host_name, timeouts.command).await?;
+        connection.greet(config).await?;
         Ok(connection)
     }
 
-    async fn greet(&mut self, host_name: &str, limit: Duration) -> Result<(), Lost> {
-        let ehlo = self.command(&format!("EHLO {host_name}\r\n"), "say EHLO", limit).await?;
+    async fn greet(&mut self, config: &SmtpReleaseConfig) -> Result<(), Lost> {
+        let (host_name, limit) = (&config.identity.host_name, config.timeouts.command);
+        let (hello, doing) = match config.protocol {
+            Protocol::Smtp => ("EHLO", "say EHLO"),
+            Protocol::Lmtp => ("LHLO", "say LHLO"),
+        };
+        let ehlo = self.command(&format!("{hello} {host_name}\r\n"), doing, limit).await?;
         if ehlo.is_positive() {
             self.capabilities = Capabilities::parse(ehlo.lines.iter().map(String::as_str));
             return Ok(());
         }
-        let helo = match ehlo.is_permanent() {
+        let helo = match ehlo.is_permanent() && config.protocol == Protocol::Smtp {
             true => self.command(&format!("HELO {host_name}\r\n"), "say HELO", limit).await?,
             false => ehlo,
         };

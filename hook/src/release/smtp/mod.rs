@@ -1,4 +1,4 @@
-//! Handing messages to the next hop by SMTP (RFC 5321), with what it offers of PIPELINING, SIZE, 8BITMIME, SMTPUTF8,
+//! Handing messages to the next hop by SMTP (RFC 5321) or LMTP (RFC 2033), with what it offers of PIPELINING, SIZE, 8BITMIME, SMTPUTF8,
 //! DSN and XFORWARD.
 //!
 //! A message in 8 bits goes to a next hop without 8BITMIME as it is: re-coding it would change bytes, and returning
@@ -35,9 +35,19 @@ use crate::spool::{Header, Spool};
 /// How long the reply to RSET may take: the results wait for it, and a new connection costs less than that.
 const RESET_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A way out by SMTP, everything resolved.
+/// Which of two protocols with the same commands is spoken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Protocol {
+    #[default]
+    Smtp,
+    /// RFC 2033: LHLO, and behind the message a reply for each recipient that was accepted.
+    Lmtp,
+}
+
+/// A way out by SMTP or LMTP, everything resolved.
 #[derive(Clone, Debug)]
 pub struct SmtpReleaseConfig {
+    pub protocol: Protocol,
     pub address: Endpoint,
     /// Its host name is also what we call ourselves in EHLO.
     pub identity: Identity,

@@ -3,11 +3,11 @@
 use gantry_mail::Recipient;
 use gantry_protocol::pool::{RecipientResult, ReleaseResult};
 
-use super::SmtpReleaseConfig;
 use super::commands;
 use super::connection::{Connection, Lost};
 use super::reply::Reply;
 use super::stuffing::Stuffing;
+use super::{Protocol, SmtpReleaseConfig};
 use crate::disk::Disk;
 use crate::release::letter::{Letter, LetterError, Stamp};
 use crate::release::order::{all, envelope_recipients};
@@ -89,8 +89,8 @@ pub(super) async fn run<D: Disk>(
             letter.head(stamp, &taken)?
         }
     };
-    let (result, text, reusable) = send(connection, letter, head, order.config).await;
-    outcome.results.extend(all(&accepted, result, &text));
+    let (results, reusable) = send(connection, letter, head, &accepted, order.config).await;
+    outcome.results.extend(results);
     outcome.reusable = reusable;
     outcome.open = false;
     Ok(outcome)
@@ -218,32 +218,53 @@ fn sort_out(said: &Said, order: &Order<'_>, outcome: &mut Outcome) -> Vec<u16> {
     accepted
 }
 
-/// The message and its final dot. Gives what all recipients got, and whether the connection may be used again.
+/// The message and its final dot. Gives what the recipients got, and whether the connection may be used again.
 async fn send<D: Disk>(
     connection: &mut Connection,
     letter: Letter<D>,
     head: Vec<u8>,
+    recipients: &[u16],
     config: &SmtpReleaseConfig,
-) -> (ReleaseResult, String, bool) {
+) -> (Vec<RecipientResult>, bool) {
     let timeouts = &config.timeouts;
     let mut rest = Some(letter.into_pieces(head, Stuffing::default()));
     while let Some(pieces) = rest {
         let piece = match pieces.next().await {
             Ok(piece) => piece,
             // Without its dot the next hop has no message.
-            Err(error) => return (ReleaseResult::Deferred, error.to_string(), false),
+            Err(error) => {
+                return (all(recipients, ReleaseResult::Deferred, &error.to_string()), false);
+            }
         };
         let with_dot = piece.rest.is_none();
         let written = connection.write(&piece.bytes, "send the message", timeouts.block).await;
         if let Err(lost) = written {
-            return on_write_failed(connection, with_dot, lost).await;
+            return (on_write_failed(connection, with_dot, lost, recipients, config).await, false);
         }
         rest = piece.rest;
     }
-    match connection.any_reply("wait for the reply to the final dot", timeouts.final_dot).await {
-        Ok(reply) => (class(&reply), reply.to_line(), reply.code != 421),
-        Err(lost) => (ReleaseResult::Unknown, lost.to_string(), false),
+    // RFC 2033, 4.2: in LMTP each of them gets a reply of its own, in their order.
+    let at_once = match config.protocol {
+        Protocol::Smtp => recipients.len(),
+        Protocol::Lmtp => 1,
+    };
+    let mut results = Vec::with_capacity(recipients.len());
+    let mut reusable = true;
+    for recipients in recipients.chunks(at_once.max(1)) {
+        let doing = "wait for the reply to the final dot";
+        match connection.any_reply(doing, timeouts.final_dot).await {
+            Ok(reply) => {
+                reusable &= reply.code != 421;
+                results.extend(all(recipients, class(&reply), &reply.to_line()));
+            }
+            Err(lost) => {
+                // The next ones learn no more; each finds the connection closed, or waits as long as there is time.
+                reusable = false;
+                results.extend(all(recipients, ReleaseResult::Unknown, &lost.to_string()));
+            }
+        }
     }
+    (results, reusable)
 }
 
 /// The next hop stopped reading; it may have said why. Where the final dot was in what failed, part of it may
@@ -252,12 +273,17 @@ async fn on_write_failed(
     connection: &mut Connection,
     with_dot: bool,
     lost: Lost,
-) -> (ReleaseResult, String, bool) {
+    recipients: &[u16],
+    config: &SmtpReleaseConfig,
+) -> Vec<RecipientResult> {
     let unknown = if with_dot { ReleaseResult::Unknown } else { ReleaseResult::Deferred };
-    match connection.last_words().await {
-        Some(reply) if with_dot || !reply.is_positive() => (class(&reply), reply.to_line(), false),
-        _ => (unknown, lost.to_string(), false),
-    }
+    let (result, text) = match connection.last_words().await {
+        // What is said behind the dot is for the first recipient alone.
+        _ if with_dot && config.protocol == Protocol::Lmtp => (unknown, lost.to_string()),
+        Some(reply) if with_dot || !reply.is_positive() => (class(&reply), reply.to_line()),
+        _ => (unknown, lost.to_string()),
+    };
+    all(recipients, result, &text)
 }
 
 fn class(reply: &Reply) -> ReleaseResult {

@@ -10,6 +10,7 @@
 mod custody;
 mod data;
 mod interop;
+mod lmtp;
 mod session;
 
 use std::fmt::Write as _;
@@ -30,7 +31,7 @@ use tokio::task::JoinHandle;
 use super::{IntakeCustody, IntakeTimeouts, SmtpIntake, SmtpLimits, StrayCrLf, serve};
 use crate::disk::{Disk, RealDisk};
 use crate::intake::{Clock, Gate, IntakeEvent, unix_ms};
-use crate::release::{Offered, TraceKey};
+use crate::release::{Offered, Protocol, TraceKey};
 use crate::spool::{Now, Options, Spool};
 
 /// Everything that a test waits for comes long before, or never.
@@ -54,6 +55,7 @@ struct Site<D: Disk = RealDisk> {
 
 fn intake(custody: IntakeCustody) -> SmtpIntake {
     SmtpIntake {
+        protocol: Protocol::Smtp,
         mailbox: "mail.box".into(),
         index: MailboxIndex(0),
         host_name: "mx1.example".into(),

@@ -76,6 +76,7 @@ async fn every_message_comes_out_as_it_went_in() {
 
 fn intake(site: &Site, stray_cr_lf: StrayCrLf) -> SmtpIntake {
     SmtpIntake {
+        protocol: Protocol::Smtp,
         mailbox: "mail.box".into(),
         index: MailboxIndex(0),
         host_name: "mx1.example".into(),

@@ -9,6 +9,7 @@
 
 mod corpus;
 mod faults;
+mod lmtp;
 mod sink;
 mod transactions;
 
@@ -55,6 +56,7 @@ struct Site {
 
 fn config(address: SocketAddr) -> SmtpReleaseConfig {
     SmtpReleaseConfig {
+        protocol: Protocol::Smtp,
         address: Endpoint { host: address.ip().to_string(), port: address.port() },
         identity: Identity {
             mailbox: "mail.box".into(),

@@ -110,7 +110,7 @@ impl Connection {
             self.seen.lock().unwrap().commands.push((self.number, line.clone()));
             let upper = line.to_ascii_uppercase();
             let usual = match upper.split([' ', ':']).next().unwrap_or_default() {
-                "EHLO" => self.greeting(),
+                "EHLO" | "LHLO" => self.greeting(),
                 "DATA" if self.recipients.is_empty() => "554 5.5.1 nobody".into(),
                 "DATA" => "354 go".into(),
                 "QUIT" => "221 bye".into(),
