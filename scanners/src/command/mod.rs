@@ -138,13 +138,12 @@ impl CommandModule {
         })
     }
 
-    /// For one run, and for nobody else (mode 0700 where there are modes).
+    /// For one run, and for nobody else.
     fn folder(&self) -> Result<TempDir, String> {
         let scratch = &self.config.scratch_dir;
         let mut builder = tempfile::Builder::new();
         builder.prefix("gantry-command-");
-        #[cfg(unix)]
-        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o700));
+        platform::private_folder(&mut builder);
         builder
             .tempdir_in(scratch)
             .map_err(|error| format!("make a folder in {}: {error}", scratch.display()))
@@ -238,12 +237,11 @@ fn can_run(program: &PathBuf) -> Result<(), String> {
     }
 }
 
-/// A new file that nobody else may read. On Windows the folder's owner decides that.
+/// A new file that nobody else may read.
 fn write_private(source: &Source, path: &Path) -> io::Result<()> {
     let mut options = std::fs::OpenOptions::new();
     options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    platform::private_file(&mut options);
     let mut file = options.open(path)?;
     source.write_to(&mut file)?;
     file.flush()

@@ -39,6 +39,25 @@ pub(super) fn kill(pid: u32) {
         .spawn();
 }
 
+/// Nobody but the worker's user may look into it (mode 0700).
+#[cfg(unix)]
+pub(super) fn private_folder(builder: &mut tempfile::Builder<'_, '_>) {
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o700));
+}
+
+/// What is made there inherits who may read it from the scratch folder.
+#[cfg(not(unix))]
+pub(super) fn private_folder(_builder: &mut tempfile::Builder<'_, '_>) {}
+
+/// Nobody but the worker's user may read it (mode 0600).
+#[cfg(unix)]
+pub(super) fn private_file(options: &mut std::fs::OpenOptions) {
+    std::os::unix::fs::OpenOptionsExt::mode(options, 0o600);
+}
+
+#[cfg(not(unix))]
+pub(super) fn private_file(_options: &mut std::fs::OpenOptions) {}
+
 /// Whether the file may be run.
 #[cfg(unix)]
 pub(super) fn is_executable(metadata: &std::fs::Metadata) -> bool {
