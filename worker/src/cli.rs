@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::exit::{EX_USAGE, OK};
+use crate::operator::args::OperatorCommand;
 
 /// Takes marked messages from mail hosts, processes them, and returns them.
 #[derive(Clone, Debug, PartialEq, Eq, Parser)]
@@ -23,6 +24,7 @@ Examples:
   gantry --config worker.toml check         tell every mistake in the configuration
   gantry --config worker.toml join TOKEN    join; `gantry-hook token` prints the TOKEN
   gantry --config worker.toml run           work until told to stop
+  gantry --config operator.toml status      see all hosts and workers, as an operator
 
 Exit codes are those of sysexits.h: 0 done, 64 wrong command line, 69 no host
 answers, 70 a demo that lost mail, 77 refused, 78 wrong configuration.";
@@ -60,6 +62,8 @@ pub enum Command {
     /// Show a host, workers and a takeover with real mail, as processes of their own
     #[command(after_help = DEMO_EXAMPLES)]
     Demo(DemoArgs),
+    #[command(flatten)]
+    Operator(OperatorCommand),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
@@ -138,6 +142,7 @@ pub struct DemoArgs {
 #[allow(clippy::unwrap_used, reason = "tests fail by panicking")]
 mod tests {
     use super::*;
+    use crate::operator::args::MessageRef;
 
     fn parse(line: &str) -> Result<Cli, clap::Error> {
         Cli::try_parse_from(line.split_whitespace())
@@ -157,6 +162,27 @@ mod tests {
         let Command::Demo(demo) = parse("gantry demo").unwrap().command else { panic!() };
         let expected = DemoArgs { mail: None, json: false, messages: 300, workers: 3, keep: None };
         assert_eq!(demo, expected);
+    }
+
+    #[test]
+    fn operators_name_messages_by_host_and_id() {
+        let id = gantry_protocol::id::MessageId { epoch: 3, counter: 0x1a7 };
+        for (text, host) in [("3-1a7", None), ("mx1/3-1a7", Some("mx1".to_owned()))] {
+            let command = parse(&format!("gantry message {text}")).unwrap().command;
+            let Command::Operator(OperatorCommand::Message { message, .. }) = command else {
+                panic!("{command:?}")
+            };
+            assert_eq!(message, MessageRef { host, id });
+        }
+        for (line, reason) in [
+            ("gantry message x", "is no message id"),
+            ("gantry quarantine release mx1/", "is no message id"),
+            ("gantry drain PC!", "a name"),
+            ("gantry queue --state lost", "possible values"),
+        ] {
+            let error = parse(line).unwrap_err();
+            assert!(error.to_string().contains(reason), "{line}: {error}");
+        }
     }
 
     #[test]

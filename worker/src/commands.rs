@@ -5,13 +5,13 @@ mod policy;
 use std::io::Write;
 use std::path::Path;
 
-use gantry_link::{JoinError, Role};
+use gantry_link::{JoinError, JoinToken, NodeIdentity, Role};
 use gantry_scanners::registry;
 
 use crate::cli::{Cli, Command};
 use crate::config::Config;
 use crate::service::{self, RunError};
-use crate::{demo, exit};
+use crate::{demo, exit, operator};
 
 /// What went wrong, in a sentence, and the exit code that says so.
 #[derive(Debug)]
@@ -37,6 +37,7 @@ pub fn execute(cli: Cli, out: &mut dyn Write) -> Result<(), Failure> {
         }
         Command::Join { token } => join(&load(&cli.config)?, &token, out),
         Command::Run => run(load(&cli.config)?),
+        Command::Operator(command) => operator::execute(&load(&cli.config)?, &command, out),
         Command::Policy { action } => policy::execute(&cli.config, action, out),
         Command::Demo(arguments) => {
             let code = demo::main(arguments);
@@ -52,10 +53,29 @@ fn load(path: &Path) -> Result<Config, Failure> {
     })
 }
 
+/// The token says what the node becomes.
 fn join(config: &Config, token: &str, out: &mut dyn Write) -> Result<(), Failure> {
     let clock = gantry_link::system_clock();
-    let joining =
-        gantry_link::join(token, &config.identity_dir, &config.name, Role::Worker, &clock);
+    let (folder, name) = (&config.identity_dir, &config.name);
+    let role = match token.parse::<JoinToken>() {
+        Ok(token) if token.role == Role::Hook => {
+            let text =
+                "the token is for a further host: use it there, with `gantry-hook join TOKEN`";
+            return Err(failure(exit::EX_USAGE, text));
+        }
+        Ok(token) => token.role,
+        Err(error) => return Err(failure(exit::EX_DATAERR, error)),
+    };
+    let other = if role == Role::Operator { Role::Worker } else { Role::Operator };
+    if NodeIdentity::open(folder, name, other, &clock).is_ok() {
+        let text = format!(
+            "{name} in {} has joined as {other} already, and the token is for the role {role}: use a file of its own \
+             with another name or folder",
+            folder.display()
+        );
+        return Err(failure(exit::EX_USAGE, text));
+    }
+    let joining = gantry_link::join(token, folder, name, role, &clock);
     let identity = runtime()?.block_on(joining).map_err(|error| {
         let code = match &error {
             JoinError::Refused { .. } => exit::EX_NOPERM,
@@ -65,15 +85,13 @@ fn join(config: &Config, token: &str, out: &mut dyn Write) -> Result<(), Failure
         };
         failure(code, error)
     })?;
-    let folder = config.identity_dir.display();
-    let provides = identity.identity().provides.join(", ");
-    line(
-        out,
-        &format!(
-            "{} has joined and may provide: {provides}; its key and certificate are in {folder}",
-            config.name
-        ),
-    )
+    let what = if role == Role::Operator {
+        "has joined as an operator".to_owned()
+    } else {
+        format!("has joined and may provide: {}", identity.identity().provides.join(", "))
+    };
+    let folder = folder.display();
+    line(out, &format!("{name} {what}; its key and certificate are in {folder}"))
 }
 
 fn run(config: Config) -> Result<(), Failure> {
@@ -87,15 +105,15 @@ fn run(config: Config) -> Result<(), Failure> {
     })
 }
 
-fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+pub(crate) fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     runtime.map_err(|error| failure(exit::EX_IOERR, error))
 }
 
-fn failure(code: u8, error: impl std::fmt::Display) -> Failure {
+pub(crate) fn failure(code: u8, error: impl std::fmt::Display) -> Failure {
     Failure { code, text: error.to_string() }
 }
 
-fn line(out: &mut dyn Write, text: &str) -> Result<(), Failure> {
+pub(crate) fn line(out: &mut dyn Write, text: &str) -> Result<(), Failure> {
     writeln!(out, "{text}").map_err(|error| failure(exit::EX_IOERR, error))
 }

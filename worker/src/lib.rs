@@ -5,6 +5,7 @@ pub mod commands;
 pub mod config;
 pub mod demo;
 pub mod exit;
+pub mod operator;
 pub mod pipeline;
 pub mod policy;
 pub mod service;

@@ -47,20 +47,20 @@ pub enum Request {
     Release {
         aside: Aside,
         id: String,
-        #[serde(default)]
+        #[serde(default, skip_serializing_if = "Option::is_none")]
         reason: Option<String>,
     },
     Delete {
         aside: Aside,
         id: String,
-        #[serde(default)]
+        #[serde(default, skip_serializing_if = "Option::is_none")]
         reason: Option<String>,
     },
     /// What a worker is to do.
     Manage {
         node: String,
         order: Order,
-        #[serde(default)]
+        #[serde(default, skip_serializing_if = "Option::is_none")]
         reason: Option<String>,
     },
     /// The revocation list has changed.

@@ -13,5 +13,7 @@ mod demo;
 mod enrolment;
 mod faults;
 mod operation;
+mod operators;
 mod postfix;
 mod true_path;
+mod ways;

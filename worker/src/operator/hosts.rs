@@ -49,6 +49,18 @@ pub(super) struct Answer {
 pub(super) struct Problem {
     pub(super) code: u8,
     pub(super) text: String,
+    /// What to do about it.
+    pub(super) remedy: &'static str,
+}
+
+impl Problem {
+    /// What is wrong and what to do about it.
+    pub(super) fn sentence(&self) -> String {
+        if self.remedy.is_empty() {
+            return self.text.clone();
+        }
+        format!("{}; {}", self.text, self.remedy)
+    }
 }
 
 impl Answer {
@@ -83,7 +95,7 @@ impl Hosts {
             self.hosts = vec![self.hosts.swap_remove(at)];
             return Ok(());
         }
-        let problems = self.connect_all().await;
+        let problems = self.connect_until(wanted).await;
         if let Some(at) = self.hosts.iter().position(|host| host.name.as_deref() == Some(wanted)) {
             self.hosts = vec![self.hosts.swap_remove(at)];
             return Ok(());
@@ -94,7 +106,7 @@ impl Hosts {
             text.push_str(&format!("; those that do are {}", there.join(", ")));
         }
         for problem in &problems {
-            text.push_str(&format!("\n{}", problem.text));
+            text.push_str(&format!("\n{}", problem.sentence()));
         }
         let code = problems.first().map_or(exit::EX_USAGE, |problem| problem.code);
         Err(Failure { code, text })
@@ -154,22 +166,27 @@ impl Hosts {
         }
     }
 
-    async fn connect_all(&mut self) -> Vec<Problem> {
+    /// Connects to all until one with this name is found: nobody waits for those that do not answer then.
+    async fn connect_until(&mut self, wanted: &str) -> Vec<Problem> {
         let mut connecting = JoinSet::new();
-        for (index, mut host) in std::mem::take(&mut self.hosts).into_iter().enumerate() {
+        for mut host in std::mem::take(&mut self.hosts) {
             let identity = Arc::clone(&self.identity);
             connecting.spawn(async move {
                 let connected = host.connect(&identity).await;
-                (index, host, connected.err())
+                (host, connected.err())
             });
         }
-        let mut connected = connecting.join_all().await;
-        connected.sort_by_key(|(index, ..)| *index);
         let mut problems = Vec::new();
-        for (_, host, problem) in connected {
-            self.hosts.push(host);
+        while let Some(connected) = connecting.join_next().await {
+            let Ok((host, problem)) = connected else { continue };
             problems.extend(problem);
+            let found = host.name.as_deref() == Some(wanted);
+            self.hosts.push(host);
+            if found {
+                break;
+            }
         }
+        self.hosts.sort_by(|one, other| one.name.cmp(&other.name));
         problems
     }
 }
@@ -190,7 +207,7 @@ impl Host {
     async fn ask(&mut self, identity: &NodeIdentity, request: &[u8]) -> Result<Reply, Problem> {
         self.connect(identity).await?;
         let Some(connection) = &self.connection else {
-            return Err(unreachable_now("it was not connected".to_owned()));
+            return Err(unreachable_now("it was not connected".to_owned(), ""));
         };
         let text = match connection.ask(request, REPLY_BYTES_MAX).await {
             Ok(text) => text,
@@ -202,32 +219,34 @@ impl Host {
         };
         serde_json::from_slice(&text).map_err(|error| Problem {
             code: exit::EX_SOFTWARE,
-            text: format!(
-                "read the reply of {}: {error}; its hook may run another version of Gantry",
-                self.address
-            ),
+            text: format!("read the reply of {}: {error}", self.address),
+            remedy: "its hook may run another version of Gantry",
         })
     }
 }
 
 /// What a failed connection means, and what to do about it.
 fn problem(error: LinkError) -> Problem {
-    let text = error.to_string();
-    match &error {
-        LinkError::Unreachable { .. } => unreachable_now(format!(
-            "{text}; does its hook run, and can UDP reach it from here? `gantry-hook status` there tells"
-        )),
-        LinkError::Refused { refusal, .. } if refusal.code == CloseCode::ShuttingDown => {
-            unreachable_now(text)
+    const REACH: &str =
+        "does its hook run, and can UDP reach it from here? `gantry-hook status` there tells";
+    match error {
+        LinkError::Unreachable { reason, target } if reason.starts_with(&target) => {
+            unreachable_now(reason, REACH)
         }
-        LinkError::Refused { .. } | LinkError::HostRefused { .. } => {
-            Problem { code: exit::EX_NOPERM, text }
+        LinkError::Unreachable { .. } => unreachable_now(error.to_string(), REACH),
+        LinkError::Refused { ref refusal, .. } if refusal.code == CloseCode::ShuttingDown => {
+            unreachable_now(error.to_string(), "try again when it runs")
         }
+        LinkError::Refused { .. } | LinkError::HostRefused { .. } => Problem {
+            code: exit::EX_NOPERM,
+            text: error.to_string(),
+            remedy: "join anew with a token for an operator where the certificate is at fault",
+        },
     }
 }
 
-fn unreachable_now(text: String) -> Problem {
-    Problem { code: exit::EX_UNAVAILABLE, text }
+fn unreachable_now(text: String, remedy: &'static str) -> Problem {
+    Problem { code: exit::EX_UNAVAILABLE, text, remedy }
 }
 
 /// The certificate beside the file is none of an operator.

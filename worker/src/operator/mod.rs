@@ -245,7 +245,7 @@ fn to_json(answer: &Answer) -> Value {
         Ok(Reply::Show(shown)) => ("message", json!(shown)),
         Ok(Reply::Done) => ("done", json!(true)),
         Ok(Reply::Refused(reason)) => ("error", json!(reason)),
-        Err(problem) => ("error", json!(problem.text)),
+        Err(problem) => ("error", json!(problem.sentence())),
     };
     if let Some(object) = object.as_object_mut() {
         object.insert(key.to_owned(), value);
@@ -259,12 +259,15 @@ fn problems<'a>(answers: impl IntoIterator<Item = &'a Answer>) -> Result<(), Fai
     let mut lines = Vec::new();
     for answer in answers {
         let (its_code, text) = match &answer.reply {
-            Ok(Reply::Refused(reason)) => (exit::EX_DATAERR, reason),
+            Ok(Reply::Refused(reason)) => {
+                (exit::EX_DATAERR, format!("{}: {reason}", answer.name()))
+            }
             Ok(_) => continue,
-            Err(problem) => (problem.code, &problem.text),
+            // It names the address.
+            Err(problem) => (problem.code, problem.sentence()),
         };
         code.get_or_insert(its_code);
-        lines.push(format!("{}: {text}", answer.name()));
+        lines.push(text);
     }
     match code {
         None => Ok(()),

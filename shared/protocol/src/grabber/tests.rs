@@ -268,6 +268,39 @@ fn not_ready_hands_back_what_waits_and_finishes_what_has_begun() {
     assert_eq!(returned.kind, ReturnKind::HandBack, "it was on its way");
 }
 
+/// Unlike modules that are away: what is held is finished, and what is on its way, too.
+#[test]
+fn an_order_recalls_the_wants_and_lets_what_is_held_be_finished() {
+    let mut worker = Worker::linked(3);
+    let begun = worker.start(1);
+    worker.controls();
+    worker.grabber.handle_order(Some("new disk".to_owned()), worker.now);
+    worker.run();
+    assert_eq!(worker.credits(), [("recall", 1)]);
+    let said = worker.grabber.profile(worker.now).readiness;
+    assert_eq!(said, Readiness::NotReady { reason: "by order: new disk".to_owned() });
+    worker.assign(2);
+    assert_eq!((worker.sent().len(), worker.stopped()), (0, 0));
+    worker.process(begun);
+    assert!(matches!(worker.sent()[0], WorkerReservation::Verdict(_)));
+    worker.recalled(2);
+    assert!(worker.credits().iter().all(|(_, messages)| *messages <= 2), "no more than was given");
+    worker.grabber.handle_order(None, worker.now);
+    worker.run();
+    assert_eq!(worker.credits(), [("want", 3)]);
+}
+
+/// The host says it again behind its welcome, so what an earlier link said is over.
+#[test]
+fn an_order_ends_with_its_link() {
+    let mut worker = Worker::linked(3);
+    worker.grabber.handle_order(Some("new disk".to_owned()), worker.now);
+    worker.lose();
+    worker.controls();
+    worker.link(&[]);
+    assert_eq!(worker.grabber.profile(worker.now).readiness, Readiness::Ready);
+}
+
 #[test]
 fn it_beats_fast_while_it_holds_something_and_slowly_otherwise() {
     let mut worker = Worker::linked(3);

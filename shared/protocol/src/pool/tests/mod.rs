@@ -7,6 +7,7 @@ mod custody;
 mod host;
 mod links;
 mod operator;
+mod orders;
 mod release;
 mod reservation;
 mod takeover;
