@@ -50,7 +50,7 @@ impl<D: Disk> Spool<D> {
         self.index.remove(id);
         let from = folder.path.join(name.to_string());
         let to = folder.path.join(name.bad());
-        tracing::error!(message = %id, path = %to.display(), reason, "a damaged message was set aside");
+        tracing::error!(id = %id, path = %to.display(), reason, "a damaged message was set aside");
         let renamed = self.disk.rename(&from, &to).map_err(SpoolError::io("set aside", &from));
         self.health.watch(renamed.and_then(|()| folder.sync(&self.disk)))?;
         Ok(to)
