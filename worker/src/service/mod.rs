@@ -325,6 +325,10 @@ impl Service {
     /// What has begun ends under the policy with which it began. Hosts learn of the new one by a new link, which goes on
     /// with what is held.
     fn on_policy(&mut self, policy: Arc<Policy>) {
+        if self.drain_until.is_some() {
+            // Nothing new begins, and no new link would be made to return what is held.
+            return;
+        }
         let digest = policy.digest();
         tracing::info!(policy = %digest, "a new policy is in force");
         self.pipeline = self.pipeline.clone().with_policy(policy);
