@@ -66,7 +66,7 @@ pub fn change<D: Disk>(spool: &Arc<Spool<D>>, aside: Aside, id: &str, release: b
     };
     let change = if release { Change::Requeue } else { Change::Remove };
     match spool.apply(listed.id, listed.mailbox, &change) {
-        Stored::Failed { reason } => Reply::Refused(reason),
+        Stored::Failed { reason } | Stored::Damaged { reason } => Reply::Refused(reason),
         _ => Reply::Done,
     }
 }

@@ -31,6 +31,8 @@ pub(super) enum Action {
     Stored(Token, Stored),
     Loaded(Token, Result<StoredLog, String>),
     Released(Token, Vec<RecipientResult>),
+    /// A message's file turned out damaged or gone; it was set aside.
+    Damaged(MessageId, String),
     Admin(Box<Asked>),
     /// It stands in the audit log now.
     Audited(Box<Asked>),

@@ -7,7 +7,8 @@ use gantry_link::CloseCode;
 use gantry_protocol::frame::{HostControl, HostReservation};
 use gantry_protocol::id::{MessageId, Session, Token};
 use gantry_protocol::pool::{
-    Answer, Assignment, Change, Effect, Event, MailboxIndex, Stored, StoredLog, StoredState,
+    Answer, Assignment, Change, Effect, Event, MailboxIndex, ReleaseResult, Stored, StoredLog,
+    StoredState,
 };
 use tokio::sync::mpsc;
 
@@ -126,9 +127,8 @@ impl<D: Disk> Service<D> {
         }
         let spool = Arc::clone(&self.spool);
         tokio::task::spawn_blocking(move || {
-            if let Stored::Failed { reason } =
-                spool.apply(id, mailbox, &Change::Charge { attempts })
-            {
+            let charged = spool.apply(id, mailbox, &Change::Charge { attempts });
+            if let Stored::Failed { reason } | Stored::Damaged { reason } = charged {
                 tracing::error!(id = %id, reason, "count attempts against a content");
             }
             spool.forget(id);
@@ -143,7 +143,7 @@ impl<D: Disk> Service<D> {
                 let reader = Arc::clone(&spool);
                 let read = tokio::task::spawn_blocking(move || read_log(&reader, id));
                 match read.await {
-                    Ok(Err(error)) if !error.is_corrupted() => {
+                    Ok(Err(error)) if !error.is_lost() => {
                         tracing::error!(id = %id, "read what is stored with it: {error}");
                         tokio::time::sleep(LOAD_RETRY).await;
                     }
@@ -169,8 +169,17 @@ impl<D: Disk> Service<D> {
         let (spool, actions) = (Arc::clone(&self.spool), self.actions.clone());
         let (way, trace) = (Arc::clone(&mailbox.way), Arc::clone(&self.trace));
         tokio::spawn(async move {
-            let results = way.release(spool, id, recipients, &trace).await;
+            let results = way.release(Arc::clone(&spool), id, recipients, &trace).await;
+            let deferred = results.iter().any(|result| result.result == ReleaseResult::Deferred);
             let _ = actions.send(Action::Released(token, results)).await;
+            // A damaged file is deferred, too, and would be tried for days. What waits is read seldom enough to look.
+            if deferred
+                && let Err(error) = link::check_message(&spool, id).await
+                && error.is_lost()
+            {
+                let reason = set_aside(&spool, id, &error);
+                let _ = actions.send(Action::Damaged(id, reason)).await;
+            }
         });
     }
 

@@ -154,7 +154,7 @@ pub(super) async fn send_assignment<D: Disk>(sending: Sending<D>) {
         Ok(Ok(opened)) => opened,
         Ok(Err(error)) => {
             let reason = super::set_aside(&spool, id, &error);
-            let outcome = if error.is_corrupted() {
+            let outcome = if error.is_lost() {
                 Assigned::Corrupted { reason }
             } else {
                 Assigned::Unreadable { reason }
@@ -205,7 +205,7 @@ pub(super) async fn send_assignment<D: Disk>(sending: Sending<D>) {
     if let Err(StreamError::Source { reason }) = &written {
         // Our file, not the worker: the spool knows which of its own faults it is.
         let outcome = match check_message(&spool, id).await {
-            Err(error) if error.is_corrupted() => {
+            Err(error) if error.is_lost() => {
                 Assigned::Corrupted { reason: super::set_aside(&spool, id, &error) }
             }
             _ => Assigned::Unreadable { reason: reason.clone() },
@@ -216,7 +216,7 @@ pub(super) async fn send_assignment<D: Disk>(sending: Sending<D>) {
 }
 
 /// Reads a message to its end, which compares its digest.
-async fn check_message<D: Disk>(spool: &Arc<Spool<D>>, id: MessageId) -> Result<(), SpoolError> {
+pub(super) async fn check_message<D: Disk>(spool: &Arc<Spool<D>>, id: MessageId) -> Result<(), SpoolError> {
     let spool = Arc::clone(spool);
     let read = tokio::task::spawn_blocking(move || spool.check(id)).await;
     read.unwrap_or(Ok(()))

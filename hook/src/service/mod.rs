@@ -154,6 +154,7 @@ impl<D: Disk> Service<D> {
             Action::Stored(token, stored) => self.pool.handle_stored(token, stored, now),
             Action::Loaded(token, log) => self.pool.handle_loaded(token, log, now),
             Action::Released(token, results) => self.pool.handle_released(token, results, now),
+            Action::Damaged(id, reason) => self.pool.handle_damaged(id, reason, now),
             Action::Admin(asked) => self.on_admin(*asked),
             Action::Audited(asked) => self.on_audited(*asked),
             Action::Timeout => self.pool.handle_timeout(now),
@@ -189,7 +190,7 @@ impl<D: Disk> Service<D> {
             Incoming::Link(accepted) => accepted,
             Incoming::Operator(link) => {
                 let (operator, remote) = (&link.identity().name, link.remote_address());
-                tracing::info!(operator, %remote, "operator");
+                tracing::debug!(operator, %remote, "an operator asks");
                 tokio::spawn(admin::serve(*link, self.requests.clone()));
                 return;
             }

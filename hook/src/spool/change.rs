@@ -19,7 +19,8 @@ use crate::disk::Disk;
 const COPY_BYTES: usize = 64 * 1024;
 
 impl<D: Disk> Spool<D> {
-    /// Makes a change. It is durable, as its description says, when the answer is anything but [`Stored::Failed`].
+    /// Makes a change. It is durable, as its description says, when the answer is anything but [`Stored::Failed`] and
+    /// [`Stored::Damaged`]; a file that is damaged is set aside.
     ///
     /// Changes of one message wait for each other; those of different messages do not.
     pub fn apply(
@@ -28,13 +29,22 @@ impl<D: Disk> Spool<D> {
         mailbox: MailboxIndex,
         change: &Change,
     ) -> Stored {
-        let _turn = self.index.turn(id);
+        let turn = self.index.turn(id);
         let result = self.health.check().and_then(|()| match self.volatile.get(id) {
             Some(message) => self.apply_volatile(id, mailbox, &message, change),
             None => self.apply_stored(id, change),
         });
         match self.health.watch(result) {
             Ok(stored) => stored,
+            Err(error @ SpoolError::Unknown { .. }) => Stored::Damaged { reason: error.to_string() },
+            Err(error @ SpoolError::Corrupted { .. }) => {
+                let reason = error.to_string();
+                drop(turn); // Setting aside takes it, too.
+                if let Err(error) = self.set_aside_corrupted(id, &reason) {
+                    tracing::error!(id = %id, reason, "set aside a damaged file: {error}");
+                }
+                Stored::Damaged { reason }
+            }
             Err(error) => Stored::Failed { reason: error.to_string() },
         }
     }

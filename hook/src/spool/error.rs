@@ -59,6 +59,11 @@ impl SpoolError {
         matches!(self, SpoolError::Corrupted { .. })
     }
 
+    /// Whether the message is damaged or gone: asking again brings nothing back.
+    pub fn is_lost(&self) -> bool {
+        self.is_corrupted() || matches!(self, SpoolError::Unknown { .. })
+    }
+
     /// For `map_err`: what was being done, and to which file.
     pub(super) fn io(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         move |source| SpoolError::Io { doing, path: path.to_owned(), source }

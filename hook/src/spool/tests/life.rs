@@ -93,7 +93,21 @@ fn what_does_not_fit_the_state_is_refused() {
         assert!(reason.contains("it is being released"), "{reason}");
     }
     let unknown = MessageId { epoch: 9, counter: 9 };
-    assert!(failed(&spool, unknown, &Change::Remove).contains("no such message"));
+    let stored = spool.apply(unknown, MAILBOX, &Change::Remove);
+    assert!(matches!(stored, Stored::Damaged { reason } if reason.contains("no such message")));
+}
+
+#[test]
+fn a_damaged_file_that_is_to_be_changed_is_set_aside_and_stops_nothing_else() {
+    let (disk, spool) = new_spool();
+    let id = take_in(&spool, &message(1, 100)).unwrap();
+    let settle = Change::Settle { verdict: verdict(&spool.header(id).unwrap()) };
+    disk.damage(&path(&spool, id), |bytes| bytes[60] ^= 1).unwrap();
+    let stored = spool.apply(id, MAILBOX, &settle);
+    assert!(matches!(stored, Stored::Damaged { reason } if reason.contains("checksum")));
+    assert!(matches!(spool.header(id), Err(SpoolError::Unknown { .. })));
+    let innocent = take_in(&spool, &message(7, 100)).unwrap();
+    assert_eq!(spool.apply(innocent, MAILBOX, &settle), Stored::Done);
 }
 
 #[test]

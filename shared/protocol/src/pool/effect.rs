@@ -172,6 +172,11 @@ pub enum Stored {
     },
     /// No notice can be written, since the sender is null.
     Unreturnable,
+    /// The message's file is damaged or gone: it was set aside where there is one, and the pool loses the message. The
+    /// disk is not to blame.
+    Damaged {
+        reason: String,
+    },
     /// It did not become durable. The driver reports it once and the pool decides.
     Failed {
         reason: String,

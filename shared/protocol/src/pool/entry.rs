@@ -153,6 +153,13 @@ pub(super) enum Step {
     Removing,
 }
 
+impl Step {
+    /// Whether the driver is at it and will say what came of it.
+    pub(super) fn is_under_way(&self) -> bool {
+        matches!(self, Step::Loading(_) | Step::Sending(_))
+    }
+}
+
 /// What befell a message before.
 #[derive(Debug, Default)]
 pub(super) struct History {

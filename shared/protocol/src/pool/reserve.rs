@@ -54,7 +54,7 @@ impl Pool {
         now: Moment,
     ) {
         let Some(entry) = self.messages.get(&id) else { return };
-        let (upstream, length) = (entry.is_upstream(), entry.length);
+        let length = entry.length;
         let unread = matches!(outcome, Assigned::Corrupted { .. } | Assigned::Unreadable { .. });
         let current = entry.reservation().filter(|r| r.fence == fence && r.session == session);
         let (sent, current) = (
@@ -64,10 +64,10 @@ impl Pool {
         if unread && !sent {
             self.take_back_credit(session, length);
         }
-        if !current {
-            return;
-        }
         match outcome {
+            // Whoever has the message by now: its file is gone.
+            Assigned::Corrupted { reason } => self.lose(id, reason),
+            _ if !current => {}
             Assigned::Sent { .. } => {}
             Assigned::LinkLost => {
                 self.end_reservation(id, "the link was lost", Blame::Worker);
@@ -77,18 +77,6 @@ impl Pool {
                 self.end_reservation(id, "the message cannot be read now", Blame::Host);
                 self.event(Event::StoreFailed { message: id, reason });
                 self.retry_later(id, now);
-            }
-            Assigned::Corrupted { reason } => {
-                self.end_reservation(id, "the message's file cannot be read", Blame::Host);
-                self.event(Event::Corrupted { message: id, reason });
-                self.counters.corrupted += 1;
-                if upstream {
-                    self.answer_try_again(
-                        id,
-                        "the message was lost here before it was processed, try again",
-                    );
-                }
-                self.drop_message(id);
             }
         }
     }

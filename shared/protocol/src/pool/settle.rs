@@ -186,6 +186,8 @@ impl Pool {
         entry.storing = None;
         if let Stored::Failed { reason } = stored {
             self.on_store_failed(id, reason, now);
+        } else if let Stored::Damaged { reason } = stored {
+            self.lose(id, reason);
         } else {
             entry.stores_failed = 0;
             match &entry.state {
@@ -261,6 +263,36 @@ impl Pool {
         if let Some(entry) = self.messages.get_mut(&id) {
             entry.custody = Custody::Hook;
         }
+    }
+
+    /// The driver found that a message's file is damaged or gone, and has set aside what there is of it.
+    pub fn handle_damaged(&mut self, id: MessageId, reason: String, now: Moment) {
+        self.lose(id, reason);
+        self.assign(now);
+    }
+
+    /// Whatever was being done with the message ends: the spool has it no more. Its sender is asked to send it again,
+    /// where it still waits.
+    pub(super) fn lose(&mut self, id: MessageId, reason: String) {
+        self.end_reservation(id, "the message's file cannot be read", Blame::Host);
+        let Some(entry) = self.messages.get_mut(&id) else { return };
+        if entry.releasing_mut().is_some_and(|releasing| releasing.step.is_under_way()) {
+            return; // It finds out itself, and its place is given back then.
+        }
+        let upstream = entry.is_upstream();
+        if let State::Settling(settling) = &mut entry.state
+            && let Some(acknowledge) = settling.acknowledge.take()
+        {
+            let answer = refused("the message's file is damaged".to_owned());
+            self.acknowledge(&acknowledge, id, answer);
+        }
+        self.event(Event::Corrupted { message: id, reason });
+        self.counters.corrupted += 1;
+        if upstream {
+            let text = "the message was lost here before it was processed, try again";
+            self.answer_try_again(id, text);
+        }
+        self.drop_message(id);
     }
 
     fn on_store_failed(&mut self, id: MessageId, reason: String, now: Moment) {

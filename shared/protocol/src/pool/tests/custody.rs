@@ -308,6 +308,44 @@ fn a_damaged_file_is_told_and_does_not_stop_the_rest() {
 }
 
 #[test]
+fn a_damaged_message_is_lost_wherever_it_is_and_stops_nothing() {
+    let bad = || "checksum".to_owned();
+    // Found by a store.
+    let mut host = Host::new();
+    host.prompt = false;
+    let id = host.mark();
+    host.worker("a", 1);
+    host.stored(Stored::Damaged { reason: bad() });
+    assert_eq!(host.state(id), None);
+    // Found by the stream of a reservation that has ended by then.
+    let id = host.mark();
+    host.stored(Stored::Done);
+    host.sent(Assigned::Sent { digest: digest(id) });
+    let former = host.assigned[&id].clone();
+    host.fails(id, "cut short");
+    assert!(host.state(id).is_some());
+    let found = Assigned::Corrupted { reason: bad() };
+    host.pool.handle_assigned(former.session, id, former.fence, found, host.now);
+    host.run();
+    assert_eq!(host.state(id), None);
+    // Found while its recipients are being served, and after.
+    host.prompt = true;
+    let id = host.mark();
+    host.link("a", 2);
+    host.worker("b", 1);
+    host.clean(id);
+    host.pool.handle_damaged(id, bad(), host.now);
+    host.run();
+    assert!(host.is(id, "releasing"), "whoever serves them says so");
+    host.released(&[(0, ReleaseResult::Deferred)]);
+    host.pool.handle_damaged(id, bad(), host.now);
+    host.run();
+    assert_eq!(host.state(id), None);
+    assert_eq!(host.counters().corrupted, 3);
+    assert!(!host.seen.iter().any(|effect| matches!(effect, Effect::StopIntake { .. })));
+}
+
+#[test]
 fn a_draining_host_sends_its_senders_away_and_keeps_what_is_its_own() {
     let mut host = Host::new();
     let theirs = host.mark_upstream(1);
