@@ -114,13 +114,23 @@ pub(crate) async fn dial(
     own: Option<Own>,
     alpn: &[u8],
 ) -> Result<quinn::Connection, DialError> {
+    dial_from(address, own, alpn).await.map(|(_, quic)| quic)
+}
+
+/// As [`dial`], with the endpoint that the connection is of, for who wants to wait until its end has left.
+pub(crate) async fn dial_from(
+    address: SocketAddr,
+    own: Option<Own>,
+    alpn: &[u8],
+) -> Result<(quinn::Endpoint, quinn::Connection), DialError> {
     let any = match address {
         SocketAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
         SocketAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
     };
     let endpoint = quinn::Endpoint::client(SocketAddr::new(any, 0))?;
     let config = transport::client_config(own, alpn)?;
-    Ok(endpoint.connect_with(config, address, SERVER_NAME)?.await?)
+    let quic = endpoint.connect_with(config, address, SERVER_NAME)?.await?;
+    Ok((endpoint, quic))
 }
 
 /// How not even a connection was made.

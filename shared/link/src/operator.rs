@@ -11,7 +11,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 
 use crate::certificate;
-use crate::client::{ConnectOptions, LinkError, dial, resolve};
+use crate::client::{ConnectOptions, LinkError, dial_from, resolve};
 use crate::identity::{Identity, NodeIdentity, Role};
 use crate::link::{Closed, Wire, close};
 use crate::refusal::{CloseCode, Refusal};
@@ -21,6 +21,8 @@ use crate::transport::{self, ALPN_OPERATOR};
 pub(crate) const OPERATORS_MAX: usize = 32;
 /// How long a request may take to arrive once its stream is open, and a reply to be taken.
 const REQUEST_TIME_MAX: Duration = Duration::from_secs(10);
+/// How long the end of a connection may take to leave.
+const END_TIME_MAX: Duration = Duration::from_millis(500);
 
 /// The host's end of an operator's connection.
 #[derive(Debug)]
@@ -89,6 +91,7 @@ impl Asked {
 /// An operator's end of the connection to one host.
 #[derive(Debug)]
 pub struct OperatorConnection {
+    endpoint: quinn::Endpoint,
     wire: Wire,
     target: String,
     time_max: Duration,
@@ -108,8 +111,9 @@ pub async fn connect_operator(
     let mut last = unreachable("the name has no address".to_owned());
     for address in resolve(target).await? {
         let own = (identity.certificate.clone(), identity.key.clone_key());
-        let quic = match timeout(options.time_max, dial(address, Some(own), ALPN_OPERATOR)).await {
-            Ok(Ok(quic)) => quic,
+        let dialled = timeout(options.time_max, dial_from(address, Some(own), ALPN_OPERATOR)).await;
+        let (endpoint, quic) = match dialled {
+            Ok(Ok(dialled)) => dialled,
             Ok(Err(error)) => {
                 last = unreachable(error.to_string());
                 continue;
@@ -129,7 +133,7 @@ pub async fn connect_operator(
         })?;
         let wire = Wire { quic, peer: Arc::new(host) };
         let (target, time_max) = (target.to_owned(), options.time_max);
-        return Ok(OperatorConnection { wire, target, time_max });
+        return Ok(OperatorConnection { endpoint, wire, target, time_max });
     }
     Err(last)
 }
@@ -151,9 +155,11 @@ impl OperatorConnection {
         }
     }
 
-    /// Says that nothing more will be asked.
-    pub fn close(&self) {
+    /// Says that nothing more will be asked, and waits until that has left: a process that ends before keeps its place at the
+    /// host until that gives the connection up.
+    pub async fn end(self) {
         close(&self.wire.quic, &Refusal::new(CloseCode::Done, ""));
+        let _ = timeout(END_TIME_MAX, self.endpoint.wait_idle()).await;
     }
 
     async fn exchange(&self, request: &[u8], bytes_max: usize) -> Result<Vec<u8>, LinkError> {
@@ -188,6 +194,6 @@ impl OperatorConnection {
 impl Drop for OperatorConnection {
     fn drop(&mut self) {
         // A second close changes nothing.
-        self.close();
+        close(&self.wire.quic, &Refusal::new(CloseCode::Done, ""));
     }
 }

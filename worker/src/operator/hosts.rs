@@ -97,7 +97,9 @@ impl Hosts {
         }
         let problems = self.connect_until(wanted).await;
         if let Some(at) = self.hosts.iter().position(|host| host.name.as_deref() == Some(wanted)) {
-            self.hosts = vec![self.hosts.swap_remove(at)];
+            let found = self.hosts.swap_remove(at);
+            self.end().await;
+            self.hosts = vec![found];
             return Ok(());
         }
         let there: Vec<&str> = self.hosts.iter().filter_map(|host| host.name.as_deref()).collect();
@@ -145,6 +147,15 @@ impl Hosts {
             self.hosts.push(host);
         }
         answers
+    }
+
+    /// Ends all connections, so that the hosts know at once.
+    pub(super) async fn end(&mut self) {
+        let mut ending = JoinSet::new();
+        for connection in self.hosts.iter_mut().filter_map(|host| host.connection.take()) {
+            ending.spawn(connection.end());
+        }
+        ending.join_all().await;
     }
 
     /// At two thirds of its life the operator's certificate is renewed at the first host that can.
@@ -237,6 +248,11 @@ fn problem(error: LinkError) -> Problem {
         LinkError::Refused { ref refusal, .. } if refusal.code == CloseCode::ShuttingDown => {
             unreachable_now(error.to_string(), "try again when it runs")
         }
+        LinkError::Refused { ref refusal, .. } if refusal.code == CloseCode::Limit => Problem {
+            code: exit::EX_TEMPFAIL,
+            text: error.to_string(),
+            remedy: "try again in a minute",
+        },
         LinkError::Refused { .. } | LinkError::HostRefused { .. } => Problem {
             code: exit::EX_NOPERM,
             text: error.to_string(),

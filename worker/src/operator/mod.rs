@@ -33,6 +33,7 @@ pub fn execute(
     runtime()?.block_on(async {
         let done = operator.run(command).await;
         operator.hosts.renew_when_due().await;
+        operator.hosts.end().await;
         done
     })
 }

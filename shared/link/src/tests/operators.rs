@@ -121,7 +121,9 @@ async fn there_are_so_many_places_for_operators() {
     }
     let (_, refusal) = asks_in_vain(&mut server, &node).await;
     assert_eq!(refusal.code, CloseCode::Limit);
-    drop(both.pop());
+    let (connection, link) = both.pop().unwrap();
+    drop(link);
+    within(connection.end()).await;
     let options = options();
     let connecting = connect_operator(&target, &node, &options);
     let (connection, _link) = tokio::join!(within(connecting), operator(&mut server));
