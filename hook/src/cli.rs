@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use gantry_link::NameMask;
 use gantry_protocol::id::MessageId;
 
-use crate::exit::{EX_USAGE, OK};
+use crate::exit::{EX_TEMPFAIL, EX_USAGE, OK};
 
 /// Takes mail in on a mail host, has it processed by workers, and hands it on.
 #[derive(Clone, Debug, PartialEq, Eq, Parser)]
@@ -35,12 +35,19 @@ impl Cli {
     /// Parses the command line of this process. Prints what there is to say instead: help, the version, a mistake.
     ///
     /// # Errors
-    /// The code to exit with: [`OK`] after help and the version, [`EX_USAGE`] after a mistake.
+    /// The code to exit with: [`OK`] after help and the version, [`EX_USAGE`] after a mistake, with `mark`
+    /// [`EX_TEMPFAIL`].
     pub fn from_command_line() -> Result<Self, u8> {
         Self::try_parse().map_err(|said| {
             // There is nobody left to tell that the terminal is gone.
             let _ = said.print();
-            if said.use_stderr() { EX_USAGE } else { OK }
+            // An MTA returns the message for any code but this, and a wrong command line is no fault of the message's.
+            let marks = std::env::args_os().any(|argument| argument == "mark");
+            match said.use_stderr() {
+                true if marks => EX_TEMPFAIL,
+                true => EX_USAGE,
+                false => OK,
+            }
         })
     }
 }
