@@ -37,6 +37,8 @@ pub(super) enum Action {
     /// It stands in the audit log now.
     Audited(Box<Asked>),
     Timeout,
+    /// Whether the disk stores anything, after it did not.
+    Probed(Result<(), String>),
     /// The revocation list may have changed.
     Housekeeping,
     /// SIGTERM or SIGINT.

@@ -27,7 +27,7 @@ pub use start::{RunError, pool_of, run, spool_options};
 use crate::admin::{self, Asked, Lives, Orders};
 use crate::audit::Audit;
 use crate::disk::Disk;
-use crate::intake::{Clock, Gate, IntakeEvent};
+use crate::intake::{Admission, Clock, Gate, IntakeEvent};
 use crate::release::{TraceKey, Way};
 use crate::spool::{Spool, SpoolError};
 use action::{Action, StreamKey};
@@ -37,6 +37,8 @@ use link::{ControlOut, StreamOut};
 const RENEWAL_EVERY: Duration = Duration::from_secs(3_600);
 /// How long a draining hook waits for what is being stored and released.
 const DRAIN_MAX: Duration = Duration::from_secs(30);
+/// How often a disk that could not store something is tried.
+const PROBE_EVERY: Duration = Duration::from_secs(5);
 
 /// Everything that the loop owns.
 struct Service<D: Disk> {
@@ -64,6 +66,8 @@ struct Service<D: Disk> {
     epoch: u32,
     /// When the drain ends at the latest.
     drain_until: Option<Instant>,
+    /// When a disk that failed may be tried again; `None` while it is being tried.
+    probe_after: Option<Instant>,
     /// Signals so far: the second one ends the hook at once.
     stops: u32,
 }
@@ -158,6 +162,7 @@ impl<D: Disk> Service<D> {
             Action::Admin(asked) => self.on_admin(*asked),
             Action::Audited(asked) => self.on_audited(*asked),
             Action::Timeout => self.pool.handle_timeout(now),
+            Action::Probed(tried) => self.on_probed(tried),
             Action::Housekeeping => self.on_housekeeping(),
             Action::Stop => self.on_stop(),
         }
@@ -234,6 +239,32 @@ impl<D: Disk> Service<D> {
             self.renew();
         }
         self.check_links();
+        self.probe();
+    }
+
+    /// While intake is stopped, tries whether the disk stores again. After a failed sync the spool tries nothing.
+    fn probe(&mut self) {
+        let stopped = matches!(self.gate.admission(), Admission::Stopped { .. });
+        if !stopped || self.probe_after.is_none_or(|after| Instant::now() < after) {
+            return;
+        }
+        self.probe_after = None; // One at a time: a disk may hang.
+        let (spool, actions) = (Arc::clone(&self.spool), self.actions.clone());
+        tokio::task::spawn_blocking(move || {
+            let tried = spool.probe().map_err(|error| error.to_string());
+            let _ = actions.blocking_send(Action::Probed(tried));
+        });
+    }
+
+    fn on_probed(&mut self, tried: Result<(), String>) {
+        self.probe_after = Some(Instant::now() + PROBE_EVERY);
+        match tried {
+            Ok(()) => {
+                tracing::info!("the disk stores again: intake is open");
+                self.gate.reopen();
+            }
+            Err(reason) => tracing::debug!(reason, "intake stays stopped"),
+        }
     }
 
     /// Files of a few kilobytes, once an hour: not worth a thread.

@@ -141,6 +141,7 @@ pub async fn run(config: Config) -> Result<(), RunError> {
         started: Instant::now(),
         epoch,
         drain_until: None,
+        probe_after: Some(Instant::now()),
         stops: 0,
     };
     service.run(inputs).await;

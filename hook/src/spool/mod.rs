@@ -27,6 +27,7 @@ mod suspects;
 mod tests;
 mod volatile;
 
+use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -45,7 +46,7 @@ pub(crate) use open::replace_file;
 pub use suspects::{SUSPECTS_MAX, Suspect, Suspects};
 pub use volatile::Volatile;
 
-use crate::disk::Disk;
+use crate::disk::{Disk, DiskFile};
 use folders::Folders;
 use index::Index;
 use volatile::VolatileStore;
@@ -61,6 +62,11 @@ const FORMAT_FILE: &str = "format";
 const EPOCH_FILE: &str = "epoch";
 const SUSPECTS_FILE: &str = "suspects";
 const VOLATILE_FOLDER: &str = "volatile";
+/// In the folder that a start empties.
+const PROBE_FILE: &str = "probe";
+/// With room for this much, some messages and verdicts can be stored before the disk is full again.
+const PROBE_BYTES: u64 = 1024 * 1024;
+const PROBE_PIECE_BYTES: usize = 64 * 1024;
 
 /// What the spool may use, and what it has to know of the world.
 #[derive(Clone)]
@@ -205,6 +211,32 @@ impl<D: Disk> Spool<D> {
             Some(message) => Ok(message.log().clone()),
             None => self.open_stored(id, false)?.log(),
         }
+    }
+
+    /// Tries whether the disk stores anything now: writes a file, makes it durable and removes it. After a failed sync
+    /// it tries no more.
+    ///
+    /// # Errors
+    /// The disk's, or [`SpoolError::Broken`].
+    pub fn probe(&self) -> Result<(), SpoolError> {
+        self.health.check()?;
+        let path = self.volatile_folder().join(PROBE_FILE);
+        let written = || {
+            let io = || SpoolError::io("try to write", &path);
+            match self.disk.remove(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(io()(error)),
+                _ => {}
+            }
+            let file = self.disk.create_new(&path).map_err(io())?;
+            let piece = vec![0x55; PROBE_PIECE_BYTES];
+            for offset in (0..PROBE_BYTES).step_by(PROBE_PIECE_BYTES) {
+                file.write_all_at(&piece, offset).map_err(io())?;
+            }
+            file.sync().map_err(SpoolError::sync(&path))
+        };
+        let tried = self.health.watch(written());
+        let removed = self.disk.remove(&path).map_err(SpoolError::io("remove", &path));
+        tried.and(removed)
     }
 
     /// Attempts by content, for messages that their senders keep.

@@ -186,7 +186,10 @@ fn a_full_or_read_only_disk_leaves_nothing_half_done() {
         let verdict = verdict(&spool.header(kept).unwrap());
         let reason = failed(&spool, kept, &Change::Settle { verdict });
         assert!(reason.contains(words), "{reason}");
+        assert!(spool.probe().unwrap_err().to_string().contains(words));
         disk.fail_from_now(None);
+        spool.probe().unwrap();
+        assert!(disk.read_dir(&spool.volatile_folder()).unwrap().is_empty(), "nothing is left of it");
 
         assert_eq!(state(&spool, kept), Some(StoredState::Marked { attempts: 0 }));
         settle(&spool, kept);
@@ -209,6 +212,7 @@ fn after_a_failed_sync_nothing_more_is_promised() {
     let error = take_in(&spool, b"lost").unwrap_err();
     assert!(matches!(error, SpoolError::Sync { .. }), "{error}");
     assert!(matches!(take_in(&spool, b"no"), Err(SpoolError::Broken { .. })));
+    assert!(matches!(spool.probe(), Err(SpoolError::Broken { .. })), "nor is it tried again");
     assert!(failed(&spool, kept, &Change::Remove).contains("until the hook is started again"));
     assert_eq!(read_body(&spool, kept).unwrap(), b"kept", "what is there can be read");
     drop(spool);
