@@ -9,7 +9,7 @@ use super::grabbers::{Grabber, GrabberKey};
 use super::{Pool, Timer};
 use crate::frame::{Cancel, HostReservation};
 use crate::id::{Fence, Incarnation, MessageId, Session};
-use crate::limits::{BEATS_MISSED_MAX, RESERVATION_TIME_MAX, SILENCE_DEFAULT};
+use crate::limits::{BEATS_MISSED_MAX, SILENCE_DEFAULT};
 use crate::text::bounded;
 use crate::time::Moment;
 
@@ -19,9 +19,6 @@ const LOOK_AHEAD: usize = 64;
 /// How long a message that is too long for the room that grabbers have may be overtaken by shorter ones. Then the
 /// idlest grabber takes in nothing more until it has room.
 const OVERTAKEN_MAX: Duration = Duration::from_secs(5);
-/// How long a suspect waits for a worker that is busy before one that has failed with it may try again: whatever keeps
-/// the other busy has ended by then.
-const ELSEWHERE_MAX: Duration = RESERVATION_TIME_MAX;
 
 /// What may be done with a message for a grabber that wants one.
 enum Choice {
@@ -162,11 +159,13 @@ impl Pool {
 
     /// A suspect goes to a grabber that has not failed with it yet, where there is one, also if that one is busy now:
     /// a worker whose scanner fails at once is always idle, and would use up every message's attempts while the others
-    /// work.
+    /// work. Whatever keeps the other busy has ended when a reservation's time is over; and one whose attempts are used
+    /// up waits for nobody.
     fn better_elsewhere(&self, entry: &Entry, key: GrabberKey, now: Moment) -> bool {
         let Some(history) = &entry.history else { return false };
-        let worth_waiting = now.since(history.failed_at) < ELSEWHERE_MAX;
-        history.failed_with.contains(&key)
+        let worth_waiting = now.since(history.failed_at) < self.config.reservation_time_max;
+        !self.is_used_up(entry)
+            && history.failed_with.contains(&key)
             && self.grabbers.iter().any(|(other, grabber)| {
                 !history.failed_with.contains(&other)
                     && ((grabber.is_available() && fits(entry, grabber))

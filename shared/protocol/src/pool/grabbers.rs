@@ -72,7 +72,8 @@ impl Grabber {
             && self.free() > 0
     }
 
-    /// Whether it will want something again as soon as it has done what it has; goes by its last profile.
+    /// Whether it will want something again as soon as it has done what it has; goes by its last profile. One of a
+    /// higher tier that has nothing stands by, and may do so for ever.
     pub(super) fn is_at_work(&self) -> bool {
         let says_so = |(profile, _): &(Profile, Moment)| {
             matches!(profile.readiness, Readiness::Ready | Readiness::Busy)
@@ -82,6 +83,7 @@ impl Grabber {
             && self.ordered.is_none()
             && !self.draining
             && !self.silent
+            && (self.tier == 0 || !self.holding.is_empty())
             && self.profile.as_ref().is_some_and(says_so)
     }
 
