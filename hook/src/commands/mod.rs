@@ -3,7 +3,8 @@
 mod mark;
 mod show;
 
-use std::io::Write;
+use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use gantry_link::{Authority, AuthorityError, Role, TokenRequest};
@@ -174,14 +175,14 @@ fn status(config: &Config) -> Result<HookStatus, Failure> {
             other => Err(unexpected(other)),
         };
     }
-    let opened = open(config)?;
     let mut status = HookStatus {
         host: config.name.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        epoch: opened.epoch,
         mailboxes: config.mailboxes.iter().map(|mailbox| mailbox.name.clone()).collect(),
         ..HookStatus::default()
     };
+    let Some(opened) = open(config)? else { return Ok(status) };
+    status.epoch = opened.epoch;
     let now = Clock::start().now();
     status.pool = service::pool_of(config, opened.recovered, opened.epoch, now)
         .status(MESSAGES_MAX, now);
@@ -233,7 +234,12 @@ fn aside(
 
 /// What an operator wants while no hook runs: the spool's lock is taken instead.
 fn offline(config: &Config, request: Request) -> Result<Reply, Failure> {
-    let opened = open(config)?;
+    let Some(opened) = open(config)? else {
+        return Ok(match request {
+            Request::List { .. } => Reply::List(Vec::new()),
+            _ => Reply::Refused("there is no spool yet, so no message is set aside".to_owned()),
+        });
+    };
     let mailboxes: Vec<String> =
         config.mailboxes.iter().map(|mailbox| mailbox.name.clone()).collect();
     Ok(match request {
@@ -267,10 +273,26 @@ fn ask(config: &Config, request: &Request) -> Result<Option<Reply>, Failure> {
     admin::ask(&config.spool, request).map_err(|error| failure(exit::EX_UNAVAILABLE, error))
 }
 
-fn open(config: &Config) -> Result<Opened<RealDisk>, Failure> {
+/// Opens the spool for one command; `None` where no hook has made one yet.
+fn open(config: &Config) -> Result<Option<Opened<RealDisk>>, Failure> {
+    let spool = config.spool.display();
+    let owner = match std::fs::metadata(&config.spool) {
+        Ok(folder) => folder.uid(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(failure(exit::EX_IOERR, format!("look at spool {spool}: {error}"))),
+    };
+    if owner != rustix::process::geteuid().as_raw() {
+        // What another user, root among them, writes here, the hook could not use afterwards.
+        let text = format!(
+            "open spool {spool}: it belongs to the user with the number {owner}; give this command as that user, \
+             for instance with `sudo -u '#{owner}'`"
+        );
+        return Err(failure(exit::EX_NOPERM, text));
+    }
     let names: Vec<String> = config.mailboxes.iter().map(|mailbox| mailbox.name.clone()).collect();
     let options = service::spool_options(config, Clock::start());
     Spool::open(RealDisk, &config.spool, &names, options)
+        .map(Some)
         .map_err(|error: SpoolError| failure(exit::EX_IOERR, error))
 }
 
@@ -295,4 +317,51 @@ fn line(out: &mut dyn Write, text: &str) -> Result<(), Failure> {
 fn print_json(out: &mut dyn Write, value: &impl serde::Serialize) -> Result<(), Failure> {
     let text = serde_json::to_string(value).map_err(|error| failure(exit::EX_SOFTWARE, error))?;
     line(out, &text)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+
+    use std::fs;
+
+    use super::*;
+
+    const CONFIG: &str = r#"
+name = "mx1"
+spool = "spool"
+listen = "127.0.0.1:4733"
+[[mailbox]]
+name = "mail.box"
+intake = { type = "smtp", listen = "127.0.0.1:10025" }
+release = { type = "smtp", address = "127.0.0.1:10026" }
+needs = []
+custody = "hook"
+when_unprocessed = "wait"
+"#;
+
+    #[test]
+    fn commands_make_no_spool_and_leave_that_of_another_user_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let (file, spool) = (folder.path().join("hook.toml"), folder.path().join("spool"));
+        fs::write(&file, CONFIG).unwrap();
+        let config = Config::load(&file).unwrap();
+        let list = || offline(&config, Request::List { aside: Aside::Held });
+        assert_eq!(status(&config).unwrap().epoch, 0);
+        assert!(matches!(list(), Ok(Reply::List(listed)) if listed.is_empty()));
+        assert!(!spool.exists());
+
+        if !rustix::process::geteuid().is_root() {
+            return println!("skipped for another user's spool: only root can make one");
+        }
+        fs::create_dir(&spool).unwrap();
+        std::os::unix::fs::chown(&spool, Some(65_534), None).unwrap();
+        for refused in [status(&config).map(drop), list().map(drop)] {
+            let Failure { code, text } = refused.unwrap_err();
+            assert!(code == exit::EX_NOPERM && text.contains("65534"), "{text}");
+        }
+        assert_eq!(fs::read_dir(&spool).unwrap().count(), 0);
+        std::os::unix::fs::chown(&spool, Some(0), None).unwrap();
+        assert!(list().is_ok() && spool.join("lock").exists());
+    }
 }
