@@ -1,13 +1,15 @@
 //! One task for each direction of a link and for each reservation's stream: they move frames and bytes, and decide
 //! nothing.
 
+use std::fmt::Display;
+use std::io::{self, Read};
 use std::sync::Arc;
 
-use gantry_link::{CloseCode, HostConnection, HostReservationStream, StreamError};
+use gantry_link::{CloseCode, FrameSender, HostConnection, HostReservationStream, StreamError};
 use gantry_protocol::frame::{
     Assign, HostControl, HostReservation, WorkerControl, WorkerReservation,
 };
-use gantry_protocol::id::{MessageId, Session};
+use gantry_protocol::id::{Digest, MessageId, Session};
 use gantry_protocol::pool::{Assigned, Assignment};
 use gantry_protocol::time::millis;
 use tokio::sync::mpsc;
@@ -21,7 +23,11 @@ use crate::spool::{Body, Header, Spool, SpoolError};
 pub(super) const CONTROL_QUEUE_MAX: usize = 64;
 /// Frames queued for one reservation: its cancel and its answer are all there ever are.
 pub(super) const STREAM_QUEUE_MAX: usize = 4;
-/// The stream's reset code for a reservation that ended while its body was being sent.
+/// Bytes of a body that are read at once, and in memory for each reservation that is being sent.
+const PIECE_BYTES: u64 = 64 * 1024;
+/// The stream's reset code for a body that cannot be sent to its end.
+const RESET_UNREADABLE: u32 = 1;
+/// The same for a reservation that ended while its body was being sent.
 const RESET_CANCELLED: u32 = 2;
 
 /// For a link's control writer.
@@ -150,7 +156,7 @@ pub(super) async fn send_assignment<D: Disk>(sending: Sending<D>) {
         let spool = Arc::clone(&spool);
         move || read_message(&spool, id)
     });
-    let (header, body) = match opened.await {
+    let Opened { header, first, body } = match opened.await {
         Ok(Ok(opened)) => opened,
         Ok(Err(error)) => {
             let reason = super::set_aside(&spool, id, &error);
@@ -189,13 +195,18 @@ pub(super) async fn send_assignment<D: Disk>(sending: Sending<D>) {
     let reading = read_frames(key, receiver, connection.clone(), actions.clone());
     let writing = async {
         sender.send(&frame).await?;
-        let cancelled = tokio::select! {
-            sent = sender.send_body_blocking(body, length, digest) => { sent?; None }
-            out = queue.recv() => Some(out),
+        let sent = tokio::select! {
+            sent = send_body(&mut sender, first, body, length, digest) => Some(sent),
+            _ = queue.recv() => None,
         };
-        match cancelled {
-            None => write_frames(&mut sender, &mut queue).await,
-            Some(_) => {
+        match sent {
+            Some(Ok(())) => write_frames(&mut sender, &mut queue).await,
+            Some(Err(error)) => {
+                // The worker waits for the rest, and we for its answer.
+                sender.reset(RESET_UNREADABLE);
+                Err(error)
+            }
+            None => {
                 sender.reset(RESET_CANCELLED);
                 Ok(())
             }
@@ -216,7 +227,10 @@ pub(super) async fn send_assignment<D: Disk>(sending: Sending<D>) {
 }
 
 /// Reads a message to its end, which compares its digest.
-pub(super) async fn check_message<D: Disk>(spool: &Arc<Spool<D>>, id: MessageId) -> Result<(), SpoolError> {
+pub(super) async fn check_message<D: Disk>(
+    spool: &Arc<Spool<D>>,
+    id: MessageId,
+) -> Result<(), SpoolError> {
     let spool = Arc::clone(spool);
     let read = tokio::task::spawn_blocking(move || spool.check(id)).await;
     read.unwrap_or(Ok(()))
@@ -293,9 +307,53 @@ async fn read_frames(
     }
 }
 
-fn read_message<D: Disk>(
-    spool: &Arc<Spool<D>>,
-    id: MessageId,
-) -> Result<(Header, Body<D>), SpoolError> {
-    Ok((spool.header(id)?, spool.body(id)?))
+/// A message that is about to be sent.
+struct Opened<D: Disk> {
+    header: Header,
+    /// What reading the first piece gave; an error is the body's, and found with it.
+    first: io::Result<Vec<u8>>,
+    /// Gives what follows.
+    body: Body<D>,
+}
+
+fn read_message<D: Disk>(spool: &Arc<Spool<D>>, id: MessageId) -> Result<Opened<D>, SpoolError> {
+    let (header, mut body) = (spool.header(id)?, spool.body(id)?);
+    let first = read_piece(&mut body, header.length);
+    Ok(Opened { header, first, body })
+}
+
+/// Sends a body whose first piece has been read with the header: most messages are no longer than that, and cost no
+/// further step on a blocking thread.
+async fn send_body<D: Disk>(
+    sender: &mut FrameSender<HostReservation>,
+    first: io::Result<Vec<u8>>,
+    mut body: Body<D>,
+    length: u64,
+    digest: Digest,
+) -> Result<(), StreamError> {
+    let unreadable = |error: &dyn Display| StreamError::Source { reason: error.to_string() };
+    let mut writer = sender.body(length, digest);
+    let mut left = length;
+    let mut read = first;
+    loop {
+        let piece = read.map_err(|error| unreadable(&error))?;
+        left = left.saturating_sub(piece.len() as u64);
+        let ended = piece.is_empty() || left == 0;
+        writer.write(piece.into()).await?;
+        if ended {
+            return writer.end().await;
+        }
+        let reading = tokio::task::spawn_blocking(move || {
+            let piece = read_piece(&mut body, left);
+            (body, piece)
+        });
+        (body, read) = reading.await.map_err(|error| unreadable(&error))?;
+    }
+}
+
+fn read_piece(body: &mut impl Read, left: u64) -> io::Result<Vec<u8>> {
+    let wanted = left.min(PIECE_BYTES);
+    let mut piece = Vec::with_capacity(usize::try_from(wanted).unwrap_or(0));
+    body.take(wanted).read_to_end(&mut piece)?;
+    Ok(piece)
 }
