@@ -57,9 +57,15 @@ pub enum Command {
     /// Make the cluster's certificate authority and this host's identity
     #[command(after_help = "Does nothing to what is already there.")]
     Init,
+    /// Join the cluster of another host with a one-time token, instead of `init`
+    #[command(after_help = JOIN_EXAMPLES)]
+    Join {
+        /// What `gantry-hook token --role hook` printed on its last line, on the first host
+        token: String,
+    },
     /// Tell every mistake in the configuration; start nothing
     Check,
-    /// Print a one-time token with which a worker or operator joins
+    /// Print a one-time token with which a worker, operator or further host joins
     #[command(after_help = TOKEN_EXAMPLES)]
     Token(TokenArgs),
     /// Put the message on standard input into the pool
@@ -72,7 +78,7 @@ pub enum Command {
     /// Take a certificate's rights away, at once and for ever
     #[command(after_help = "Example:\n  gantry-hook --config hook.toml revoke pc-1")]
     Revoke {
-        /// The name of a worker or operator
+        /// The name of a worker, operator or further host
         #[arg(value_parser = name)]
         name: String,
     },
@@ -88,10 +94,19 @@ pub enum Command {
     },
 }
 
+const JOIN_EXAMPLES: &str = "\
+Example, on the first host and then on the second:
+  gantry-hook --config hook.toml token --name mx2 --role hook
+  gantry-hook --config hook2.toml join TOKEN
+
+The host gets an identity of its own and serves the cluster's workers. The key of the
+cluster's authority stays where it is: tokens are made and names revoked there.";
+
 const TOKEN_EXAMPLES: &str = "\
 Examples:
   gantry-hook --config hook.toml token --name pc-1 --role worker --provides virus --expires 1h
   gantry-hook --config hook.toml token --name 'pc-*' --role worker --provides virus --provides spam
+  gantry-hook --config hook.toml token --name mx2 --role hook
 
 The token is the last line of the output, alone. It works once. Also while the hook runs.";
 
@@ -139,6 +154,8 @@ pub struct TokenArgs {
 pub enum Role {
     Worker,
     Operator,
+    /// A further mail host
+    Hook,
 }
 
 /// What to do with messages that were set aside.
@@ -243,6 +260,15 @@ mod tests {
         let line = ["gantry-hook", "mark", "--mailbox", "m", "-f", "", "--", "a@b"];
         assert!(Cli::try_parse_from(line).is_ok(), "the null sender");
         assert!(parse("gantry-hook mark --mailbox m -f a@b --").is_err(), "nobody");
+    }
+
+    #[test]
+    fn a_further_host_joins_with_a_token() {
+        let cli = parse("gantry-hook --config hook2.toml join gantry-token-x").unwrap();
+        assert_eq!(cli.command, Command::Join { token: "gantry-token-x".to_owned() });
+        let cli = parse("gantry-hook token --name mx2 --role hook").unwrap();
+        let Command::Token(token) = cli.command else { panic!("{cli:?}") };
+        assert_eq!((token.role, token.provides.len()), (Role::Hook, 0));
     }
 
     #[test]

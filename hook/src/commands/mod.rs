@@ -1,5 +1,6 @@
 //! What the command line asks for, done.
 
+mod join;
 mod mark;
 mod show;
 
@@ -41,6 +42,7 @@ pub fn execute(cli: Cli, out: &mut dyn Write) -> Result<(), Failure> {
         Command::Mark(_) => Ok(()),
         Command::Check => line(out, &format!("{}: no mistakes", cli.config.display())),
         Command::Init => init(&config, out),
+        Command::Join { token } => join::join(&config, &token, out),
         Command::Token(arguments) => token(&config, arguments, out),
         Command::Revoke { name } => revoke(&config, &name, out),
         Command::Run => run(config),
@@ -66,6 +68,12 @@ fn load(path: &Path) -> Result<Config, Failure> {
 
 fn init(config: &Config, out: &mut dyn Write) -> Result<(), Failure> {
     let folder = config.identity_dir.display();
+    if let Some(host) = join::elsewhere(&config.identity_dir) {
+        let text = format!(
+            "{folder} is that of a node of the cluster at {host}; a cluster of its own needs a folder of its own"
+        );
+        return Err(Failure { code: exit::EX_USAGE, text });
+    }
     match Authority::create(&config.identity_dir, &config.name, gantry_link::system_clock()) {
         Ok(_) => line(
             out,
@@ -86,7 +94,12 @@ fn token(config: &Config, arguments: TokenArgs, out: &mut dyn Write) -> Result<(
     let role = match role {
         cli::Role::Worker => Role::Worker,
         cli::Role::Operator => Role::Operator,
+        cli::Role::Hook => Role::Hook,
     };
+    if role != Role::Worker && !provides.is_empty() {
+        let text = format!("--provides is for workers, and the token is for the role {role}");
+        return Err(Failure { code: exit::EX_USAGE, text });
+    }
     let advertise = advertise
         .or_else(|| config.advertise.clone())
         .map_or_else(|| config.listen.to_string(), |endpoint| endpoint.to_string());
@@ -128,8 +141,16 @@ fn revoke(config: &Config, name: &str, out: &mut dyn Write) -> Result<(), Failur
 }
 
 fn authority(config: &Config) -> Result<Authority, Failure> {
-    let missing = !config.identity_dir.join("ca.pem").exists();
-    Authority::open(&config.identity_dir, gantry_link::system_clock()).map_err(|error| {
+    let folder = &config.identity_dir;
+    if let Some(host) = join::elsewhere(folder) {
+        let text = format!(
+            "{} has joined a cluster whose authority's key is on another host, to be reached at {host}: give the command there",
+            config.name
+        );
+        return Err(Failure { code: exit::EX_NOINPUT, text });
+    }
+    let missing = !folder.join("ca.pem").exists();
+    Authority::open(folder, gantry_link::system_clock()).map_err(|error| {
         let hint = if missing { "; `gantry-hook init` makes it" } else { "" };
         Failure { code: exit::EX_NOINPUT, text: format!("{error}{hint}") }
     })
@@ -153,12 +174,12 @@ fn run(config: Config) -> Result<(), Failure> {
             RunError::Server(_)
             | RunError::Listen { .. }
             | RunError::Admin(_)
-            | RunError::Mark(_) => {
-                exit::EX_UNAVAILABLE
-            }
+            | RunError::Mark(_) => exit::EX_UNAVAILABLE,
         };
         let hint = match &error {
-            RunError::Identity(_) if !has_identity => "; run `gantry-hook init` first",
+            RunError::Identity(_) if !has_identity => {
+                "; run `gantry-hook init` first, or `gantry-hook join TOKEN` for a further host"
+            }
             _ => "",
         };
         Failure { code, text: format!("{error}{hint}") }
@@ -184,8 +205,8 @@ fn status(config: &Config) -> Result<HookStatus, Failure> {
     let Some(opened) = open(config)? else { return Ok(status) };
     status.epoch = opened.epoch;
     let now = Clock::start().now();
-    status.pool = service::pool_of(config, opened.recovered, opened.epoch, now)
-        .status(MESSAGES_MAX, now);
+    status.pool =
+        service::pool_of(config, opened.recovered, opened.epoch, now).status(MESSAGES_MAX, now);
     Ok(status)
 }
 

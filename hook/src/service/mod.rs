@@ -6,6 +6,7 @@
 mod action;
 mod effects;
 mod link;
+mod member;
 mod operate;
 mod start;
 mod ways;
@@ -15,7 +16,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use gantry_link::{Authority, HostConnection, Incoming, NodeIdentity, Role, Server};
+use gantry_link::{Authority, HostConnection, Incoming, NodeIdentity, Role, Serial, Server};
 use gantry_protocol::id::{MessageId, Session};
 use gantry_protocol::pool::{Answer, LinkPeer, Pool};
 use tokio::sync::{mpsc, oneshot};
@@ -89,6 +90,8 @@ struct Linked {
 struct Certificates {
     folder: PathBuf,
     authority: Option<Arc<Authority>>,
+    /// Of the certificate in use.
+    serial: Serial,
     looked: Instant,
 }
 
@@ -267,19 +270,24 @@ impl<D: Disk> Service<D> {
         }
     }
 
-    /// Files of a few kilobytes, once an hour: not worth a thread.
+    /// Files of a few kilobytes, once an hour: not worth a thread. Without the authority's key, [`member::follow`] renews.
     fn renew(&mut self) {
-        let Certificates { folder, authority: Some(authority), .. } = &self.certificates else {
-            return;
-        };
-        let renewed = match authority.renew_host(&self.name) {
-            Ok(false) => return,
-            Ok(true) => {
-                NodeIdentity::open(folder, &self.name, Role::Hook, &gantry_link::system_clock())
+        let Certificates { folder, authority, serial, .. } = &mut self.certificates;
+        if let Some(authority) = authority
+            && let Err(error) = authority.renew_host(&self.name)
+        {
+            return tracing::error!("renew this host's certificate: {error}");
+        }
+        let clock = gantry_link::system_clock();
+        let renewed = match NodeIdentity::open(folder, &self.name, Role::Hook, &clock) {
+            Ok(identity) if identity.identity().serial == *serial => return,
+            Ok(identity) => {
+                *serial = identity.identity().serial;
+                Ok(self.server.use_identity(&identity))
             }
-            Err(error) => return tracing::error!("renew this host's certificate: {error}"),
+            Err(error) => Err(error),
         };
-        match renewed.map(|identity| self.server.use_identity(&identity)) {
+        match renewed {
             Ok(Ok(())) => tracing::info!("this host's certificate was renewed"),
             Ok(Err(error)) => tracing::error!("use the renewed certificate: {error}"),
             Err(error) => tracing::error!("read the renewed certificate: {error}"),

@@ -18,7 +18,7 @@ use tokio::time::Instant;
 
 use super::action::ACTIONS_MAX;
 use super::ways::{self, Ways};
-use super::{Certificates, Inputs, Service};
+use super::{Certificates, Inputs, Service, member};
 use crate::admin::{self, AdminError, Lives, Orders};
 use crate::audit::Audit;
 use crate::config::{self, Config, Custody, HookUnprocessed, UpstreamUnprocessed};
@@ -116,8 +116,13 @@ pub async fn run(config: Config) -> Result<(), RunError> {
         signals: gantry_daemon::signals::listen().map_err(RunError::Signals)?,
         housekeeping: tokio::time::interval(HOUSEKEEPING),
     };
-    let certificates =
-        Certificates { folder: config.identity_dir, authority, looked: Instant::now() };
+    let (serial, folder) = (identity.identity().serial, config.identity_dir);
+    if authority.is_none()
+        && let Some(target) = NodeIdentity::authority_host(&folder)
+    {
+        tokio::spawn(member::follow(target, folder.clone(), identity));
+    }
+    let certificates = Certificates { folder, authority, serial, looked: Instant::now() };
     let service = Service {
         certificates,
         name: config.name,

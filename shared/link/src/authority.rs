@@ -331,7 +331,9 @@ impl Authority {
         let issued = self.issue(host, Role::Hook, &[], &key)?;
         let list = Revocations::default().sign(&self.issuer)?;
         NodeIdentity::store_key(&self.folder, host, &key.serialize_pem())
-            .and_then(|()| NodeIdentity::store(&self.folder, host, &issued, &list))
+            .and_then(|()| {
+                NodeIdentity::store(&self.folder, host, &issued, &self.certificate, &list)
+            })
             .map_err(file("write into", &self.folder))
     }
 
@@ -400,15 +402,7 @@ impl Authority {
 
     /// Until it is dropped, no other process changes the folder.
     fn lock(&self) -> Result<File, AuthorityError> {
-        let path = self.folder.join("lock");
-        let lock = durable::open_lock(&path).map_err(file("open", &path))?;
-        match lock.lock() {
-            // Some old platforms have no such locks. What is lost there is the order of two commands given at once.
-            Err(error) if error.kind() != io::ErrorKind::Unsupported => {
-                Err(AuthorityError::File { doing: "lock", path, source: error })
-            }
-            _ => Ok(lock),
-        }
+        durable::lock(&self.folder).map_err(file("lock", &self.folder))
     }
 }
 

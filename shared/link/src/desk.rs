@@ -1,5 +1,6 @@
 //! The host's side of joining and renewing.
 
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -13,6 +14,7 @@ use crate::identity::Identity;
 use crate::join::{Answer, REQUEST_BYTES_MAX, Request};
 use crate::link::Closed;
 use crate::refusal::{CloseCode, Refusal};
+use crate::revocation::Revocations;
 use crate::server::{GREETING_TIME_MAX, said_nothing};
 use crate::transport;
 
@@ -22,18 +24,21 @@ const JOINS_MAX: usize = 4;
 const JOINS_PER_WINDOW_MAX: u32 = 100;
 const JOINS_WINDOW: Duration = Duration::from_secs(10);
 
-/// Where the host serves those who join.
+/// Where the host serves those who join, and the cluster's nodes who renew or ask for the revocation list.
 pub(crate) struct JoinDesk {
-    authority: Arc<Authority>,
+    /// `None` where the authority's key is elsewhere.
+    authority: Option<Arc<Authority>>,
+    /// The signed list that this host has.
+    revocations_path: PathBuf,
     places: Semaphore,
     /// Begin of the window at hand, and attempts in it.
     window: Mutex<(Instant, u32)>,
 }
 
 impl JoinDesk {
-    pub(crate) fn new(authority: Arc<Authority>) -> Self {
+    pub(crate) fn new(authority: Option<Arc<Authority>>, revocations_path: PathBuf) -> Self {
         let window = Mutex::new((Instant::now(), 0));
-        Self { authority, places: Semaphore::new(JOINS_MAX), window }
+        Self { authority, revocations_path, places: Semaphore::new(JOINS_MAX), window }
     }
 
     fn count_attempt(&self, now: Instant) -> Result<(), Refusal> {
@@ -50,33 +55,43 @@ impl JoinDesk {
     }
 }
 
-/// The host's side of a join.
+/// The host's side of a join, a renewal or a look at the revocation list. Gives who was certified, if anybody was.
+/// `member` verifies that the peer is a node of the cluster.
 ///
 /// # Errors
 /// The sentence that the node has been told, or is to be told by closing.
-pub(crate) async fn admit(
+pub(crate) async fn serve(
     quic: &quinn::Connection,
-    desk: Option<&JoinDesk>,
-) -> Result<Identity, Refusal> {
-    let desk = desk.ok_or_else(|| {
-        let text = "this host does not have the authority's key; join at the one that does";
-        Refusal::new(CloseCode::TokenRefused, text)
-    })?;
-    desk.count_attempt(Instant::now())?;
+    desk: &JoinDesk,
+    member: impl FnOnce() -> Result<Identity, Refusal>,
+) -> Result<Option<Identity>, Refusal> {
     let strange = |text: &str| Refusal::new(CloseCode::Misbehaved, text);
     let shown = transport::peer_chain(quic);
     let asked = timeout(GREETING_TIME_MAX, read_request(quic)).await;
     let (mut send, request) = asked.unwrap_or_else(|_| Err(said_nothing()))?;
+    let authority = match request {
+        Request::Revocations => member().map(|_| None)?,
+        Request::Join { .. } | Request::Renew => {
+            let authority = desk.authority.as_ref().ok_or_else(no_authority)?;
+            desk.count_attempt(Instant::now())?;
+            Some(Arc::clone(authority))
+        }
+    };
     // Only now: who says nothing must not hold a place.
     let Ok(_place) = desk.places.acquire().await else {
         return Err(strange("the host is shutting down"));
     };
-    let authority = Arc::clone(&desk.authority);
-    let outcome = tokio::task::spawn_blocking(move || grant(&authority, &request, &shown)).await;
-    let (answer, outcome) = match outcome {
+    let path = desk.revocations_path.clone();
+    let work = move || match authority {
+        Some(authority) => {
+            grant(&authority, &request, &shown).map(|(answer, identity)| (answer, Some(identity)))
+        }
+        None => revocations(&path).map(|answer| (answer, None)),
+    };
+    let (answer, outcome) = match tokio::task::spawn_blocking(work).await {
         Ok(Ok((answer, identity))) => (answer, Ok(identity)),
         Ok(Err(refusal)) => (Answer::Refused { text: refusal.text.clone() }, Err(refusal)),
-        Err(_) => return Err(strange("the host failed while it made the certificate")),
+        Err(_) => return Err(strange("the host failed while it made the answer")),
     };
     let answer = postcard::to_stdvec(&answer).unwrap_or_default();
     // A node that has gone has no use for the answer; its token is used up all the same.
@@ -100,6 +115,19 @@ async fn read_request(quic: &quinn::Connection) -> Result<(quinn::SendStream, Re
     Ok((send, request.map_err(|_| strange("the request cannot be read".to_owned()))?))
 }
 
+fn no_authority() -> Refusal {
+    let text = "this host does not have the authority's key; join and renew at the one that does";
+    Refusal::new(CloseCode::TokenRefused, text)
+}
+
+/// Reads the signed list: file work. It is signed, so whoever asked checks it.
+fn revocations(path: &Path) -> Result<Answer, Refusal> {
+    Revocations::read_text(path).map(|list| Answer::Revocations { list }).map_err(|error| {
+        tracing::error!("read {}: {error}", path.display());
+        Refusal::new(CloseCode::TokenRefused, "the host cannot read its revocation list")
+    })
+}
+
 /// Makes the certificate: file work.
 fn grant(
     authority: &Authority,
@@ -120,6 +148,7 @@ fn grant(
     let issued = match request {
         Request::Join { secret, name } => authority.admit(secret, name, &key),
         Request::Renew => authority.renew(shown, &key),
+        Request::Revocations => return Err(no_authority()), // Answered without it.
     };
     let issued = issued.map_err(told)?;
     let identity = authority.read(&issued)?;
@@ -136,7 +165,8 @@ mod tests {
     fn a_flood_of_joins_is_stopped_for_a_while() {
         let folder = tempfile::tempdir().unwrap();
         let clock = crate::system_clock();
-        let desk = JoinDesk::new(Arc::new(Authority::create(folder.path(), "mx1", clock).unwrap()));
+        let authority = Authority::create(folder.path(), "mx1", clock).unwrap();
+        let desk = JoinDesk::new(Some(Arc::new(authority)), folder.path().join("revoked"));
         let now = desk.window.lock().unwrap().0;
         for _ in 0..JOINS_PER_WINDOW_MAX {
             desk.count_attempt(now).unwrap();

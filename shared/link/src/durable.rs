@@ -63,11 +63,16 @@ pub(crate) fn append_line(path: &Path, line: &str) -> io::Result<()> {
     if new { sync_folder(path) } else { Ok(()) }
 }
 
-/// Opens a file for its lock alone.
-pub(crate) fn open_lock(path: &Path) -> io::Result<File> {
-    let file = OpenOptions::new().create(true).truncate(false).write(true).open(path)?;
-    give_to_owner_of_folder(&file, path);
-    Ok(file)
+/// Locks a folder: until what it returns is dropped, no other process changes what is in it.
+pub(crate) fn lock(folder: &Path) -> io::Result<File> {
+    let path = folder.join("lock");
+    let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path)?;
+    give_to_owner_of_folder(&file, &path);
+    match file.lock() {
+        // Some old platforms have no such locks. What is lost there is the order of two commands given at once.
+        Err(error) if error.kind() != io::ErrorKind::Unsupported => Err(error),
+        _ => Ok(file),
+    }
 }
 
 /// A text file of at most `bytes_max` bytes.
@@ -161,7 +166,7 @@ mod tests {
             ["whole", "lines", "lock", "inner"].map(|name| folder.path().join(name));
         write(&whole, b"1", Access::Secret).unwrap();
         append_line(&lines, "1").unwrap();
-        open_lock(&lock).unwrap();
+        super::lock(folder.path()).unwrap();
         create_folder(&inner).unwrap();
         for path in [whole, lines, lock, inner] {
             assert_eq!(fs::metadata(&path).unwrap().uid(), owner, "{}", path.display());

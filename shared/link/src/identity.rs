@@ -190,6 +190,21 @@ impl NodeIdentity {
         &self.revocations
     }
 
+    /// Whether a peer's certificate is not among the revocations; for links that stand.
+    ///
+    /// # Errors
+    /// The reason, to close the link with.
+    pub fn check(&self, peer: &Identity) -> Result<(), Refusal> {
+        self.revocations.check(peer)
+    }
+
+    /// Where the host with the authority's key listens, as the token said that a node of this folder joined with; `None` in the
+    /// authority's own folder. One line of text in the file `authority`, for people to change when that host moves.
+    pub fn authority_host(folder: &Path) -> Option<String> {
+        let text = durable::read(&folder.join("authority"), PEM_BYTES_MAX).ok()?;
+        Some(text.trim().to_owned()).filter(|host| !host.is_empty())
+    }
+
     /// Whether the certificate has lived two thirds of its time and is to be renewed.
     pub fn is_due(&self, clock: &Clock) -> bool {
         self.identity.is_due(clock())
@@ -201,20 +216,30 @@ impl NodeIdentity {
         durable::write(&folder.join(format!("{name}.key")), pem.as_bytes(), Access::Secret)
     }
 
-    /// Keeps the authority's certificate.
-    pub(crate) fn store_authority(folder: &Path, own: &CertificateDer<'_>) -> io::Result<()> {
-        let pem = certificate::to_pem(own);
+    /// Keeps the authority's certificate, and where it is. The authority's own folder has both already.
+    pub(crate) fn store_authority(
+        folder: &Path,
+        own: &CertificateDer<'_>,
+        host: &str,
+    ) -> io::Result<()> {
+        if folder.join("ca.key").exists() {
+            return Ok(());
+        }
+        let (pem, host) = (certificate::to_pem(own), format!("{host}\n"));
+        durable::write(&folder.join("authority"), host.as_bytes(), Access::Public)?;
         durable::write(&folder.join("ca.pem"), pem.as_bytes(), Access::Public)
     }
 
-    /// Keeps a certificate and the revocation list that came with it.
+    /// Keeps a certificate, and the revocation list that came with it where it is newer.
     pub(crate) fn store(
         folder: &Path,
         name: &str,
         own: &CertificateDer<'_>,
+        authority: &CertificateDer<'_>,
         revocations: &str,
     ) -> io::Result<()> {
-        durable::write(&folder.join("revoked"), revocations.as_bytes(), Access::Public)?;
+        Revocations::keep_newer(&folder.join("revoked"), revocations, authority)
+            .map_err(io::Error::other)?;
         let pem = certificate::to_pem(own);
         durable::write(&folder.join(format!("{name}.pem")), pem.as_bytes(), Access::Public)
     }

@@ -1,7 +1,8 @@
-//! How a node gets its certificate: it joins with a token, and later renews what it has.
+//! How a node gets its certificate: it joins with a token, and later renews what it has. And how a node of the cluster,
+//! host or worker, gets a newer revocation list from a host.
 //!
 //! On a connection of its own (`gantry-join/1`). A joining node shows a bare certificate for its new key, which TLS makes it
-//! prove it has, and verifies the host by the fingerprint in its token. A node that renews shows its certificate as on a
+//! prove it has, and verifies the host by the fingerprint in its token. A node of the cluster shows its certificate as on a
 //! link. One stream: request, answer. The host's side is [`crate::desk`].
 
 use std::path::Path;
@@ -13,11 +14,11 @@ use tokio::time::timeout;
 
 use crate::certificate;
 use crate::client::{LinkError, dial, resolve};
-use crate::identity::{Clock, IdentityError, NodeIdentity, Role};
+use crate::identity::{Clock, IdentityError, NodeIdentity, Role, read_certificate};
 use crate::link::{Closed, close};
 use crate::name::is_name;
 use crate::refusal::{CloseCode, Refusal, Span};
-use crate::revocation::Revocations;
+use crate::revocation::{RevocationError, Revocations};
 use crate::token::{JoinToken, Secret, TokenError};
 use crate::transport::{self, ALPN_JOIN};
 
@@ -35,6 +36,8 @@ pub(crate) enum Request {
     Join { secret: Secret, name: String },
     /// Another 90 days of what its certificate says.
     Renew,
+    /// The host's revocation list, for a node of the cluster.
+    Revocations,
 }
 
 /// What the host answers.
@@ -42,6 +45,7 @@ pub(crate) enum Request {
 pub(crate) enum Answer {
     Granted { certificate: Vec<u8>, revocations: String },
     Refused { text: String },
+    Revocations { list: String },
 }
 
 /// How a node got no certificate.
@@ -63,6 +67,11 @@ pub enum JoinError {
     HostRefused { host: String, refusal: Refusal },
     #[error("ask {host} for a certificate: {reason}")]
     Unreachable { host: String, reason: String },
+    /// Another cluster's authority lies where the new identity was to be kept.
+    #[error(
+        "join with the token: {folder} has the authority of another cluster (ca.key); use a folder of its own"
+    )]
+    OtherAuthority { folder: String },
     #[error("make a key: {0}")]
     Crypto(#[from] rcgen::Error),
     #[error("keep the new identity in {folder}: {source}")]
@@ -84,18 +93,17 @@ pub async fn join(
 ) -> Result<NodeIdentity, JoinError> {
     let token: JoinToken = token.parse()?;
     check_token(&token, name, role, clock())?;
+    check_folder(&token, folder)?;
     let key = certificate::new_key()?;
     let private = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
     let own = (certificate::bare_certificate(&key)?, private);
     let request = Request::Join { secret: token.secret, name: name.to_owned() };
     let trust = |chain: &[CertificateDer<'static>]| pinned(chain, &token, clock());
-    let granted = ask(&token.host, &own, &request, trust).await?;
+    let granted = Granted::of(&token.host, ask(&token.host, &own, &request, trust).await?)?;
     let key = key.serialize_pem();
     NodeIdentity::store_key(folder, name, &key)
-        .and_then(|()| NodeIdentity::store_authority(folder, &granted.authority))
-        .and_then(|()| {
-            NodeIdentity::store(folder, name, &granted.certificate, &granted.revocations)
-        })
+        .and_then(|()| NodeIdentity::store_authority(folder, &granted.authority, &token.host))
+        .and_then(|()| granted.store(folder, name))
         .map_err(stored(folder))?;
     Ok(NodeIdentity::open(folder, name, role, clock)?)
 }
@@ -111,17 +119,49 @@ pub async fn renew(
     identity: &NodeIdentity,
     clock: &Clock,
 ) -> Result<NodeIdentity, JoinError> {
-    let own = (identity.certificate.clone(), identity.key.clone_key());
-    let trust = |chain: &[CertificateDer<'static>]| {
-        let (authority, revocations) = (&identity.authority, &identity.revocations);
-        certificate::verify(chain, authority, Role::Hook, revocations, clock())?;
-        Ok(authority.clone())
-    };
-    let granted = ask(target, &own, &Request::Renew, trust).await?;
-    let name = &identity.identity.name;
-    NodeIdentity::store(folder, name, &granted.certificate, &granted.revocations)
-        .map_err(stored(folder))?;
-    Ok(NodeIdentity::open(folder, name, identity.identity.role, clock)?)
+    let granted = Granted::of(target, ask_as(identity, target, &Request::Renew, clock).await?)?;
+    let (place, name) = (folder.to_owned(), identity.identity.name.clone());
+    // Syncs wait for the disk.
+    let kept = tokio::task::spawn_blocking(move || granted.store(&place, &name)).await;
+    kept.unwrap_or_else(|broken| Err(broken.into())).map_err(stored(folder))?;
+    Ok(NodeIdentity::open(folder, &identity.identity.name, identity.identity.role, clock)?)
+}
+
+/// Asks a host of the cluster for its revocation list and keeps it in `folder` where it is signed and newer than the one there.
+/// Gives the identity with what the folder then says, if that is newer than what `identity` knows. The highest number wins, whoever
+/// it comes from.
+///
+/// # Errors
+/// [`JoinError`]; also [`JoinError::Identity`] where the newer list revokes this node's own certificate.
+pub async fn fetch_revocations(
+    target: &str,
+    folder: &Path,
+    identity: &NodeIdentity,
+    clock: &Clock,
+) -> Result<Option<NodeIdentity>, JoinError> {
+    let (answer, authority) = ask_as(identity, target, &Request::Revocations, clock).await?;
+    let Answer::Revocations { list } = answer else { return Err(strange(target)) };
+    let path = folder.join("revoked");
+    // Syncs wait for the disk.
+    let kept =
+        tokio::task::spawn_blocking(move || Revocations::keep_newer(&path, &list, &authority))
+            .await
+            .unwrap_or_else(|broken| Err(std::io::Error::from(broken).into()));
+    match kept {
+        Ok(_) => {}
+        Err(RevocationError::Read(source)) => return Err(stored(folder)(source)),
+        Err(useless) => {
+            let (host, reason) = (target.to_owned(), useless.to_string());
+            return Err(JoinError::Unreachable { host, reason });
+        }
+    }
+    // Another process of the folder may have kept a newer one meanwhile.
+    let known = Revocations::load(&folder.join("revoked"), &identity.authority);
+    if known.is_ok_and(|known| known.number() <= identity.revocations.number()) {
+        return Ok(None);
+    }
+    let own = &identity.identity;
+    Ok(Some(NodeIdentity::open(folder, &own.name, own.role, clock)?))
 }
 
 /// What the holder can see for itself, before the host is asked.
@@ -139,10 +179,63 @@ fn check_token(token: &JoinToken, name: &str, role: Role, now: u64) -> Result<()
     Ok(())
 }
 
+/// Another cluster's authority must not be joined over.
+fn check_folder(token: &JoinToken, folder: &Path) -> Result<(), JoinError> {
+    if !folder.join("ca.key").exists() {
+        return Ok(());
+    }
+    let own = read_certificate(&folder.join("ca.pem"))?;
+    if certificate::fingerprint(&own) == token.authority {
+        return Ok(());
+    }
+    Err(JoinError::OtherAuthority { folder: folder.display().to_string() })
+}
+
 struct Granted {
     certificate: CertificateDer<'static>,
     authority: CertificateDer<'static>,
     revocations: String,
+}
+
+impl Granted {
+    fn of(
+        target: &str,
+        (answer, authority): (Answer, CertificateDer<'static>),
+    ) -> Result<Self, JoinError> {
+        let Answer::Granted { certificate, revocations } = answer else {
+            return Err(strange(target));
+        };
+        Revocations::parse(&revocations, &authority).map_err(|error| JoinError::Unreachable {
+            host: target.to_owned(),
+            reason: error.to_string(),
+        })?;
+        Ok(Self { certificate: CertificateDer::from(certificate), authority, revocations })
+    }
+
+    fn store(&self, folder: &Path, name: &str) -> std::io::Result<()> {
+        NodeIdentity::store(folder, name, &self.certificate, &self.authority, &self.revocations)
+    }
+}
+
+fn strange(target: &str) -> JoinError {
+    let (host, reason) = (target.to_owned(), "the host's answer cannot be read".to_owned());
+    JoinError::Unreachable { host, reason }
+}
+
+/// Asks as a node of the cluster, which knows its hosts by the authority.
+async fn ask_as(
+    identity: &NodeIdentity,
+    target: &str,
+    request: &Request,
+    clock: &Clock,
+) -> Result<(Answer, CertificateDer<'static>), JoinError> {
+    let own = (identity.certificate.clone(), identity.key.clone_key());
+    let trust = |chain: &[CertificateDer<'static>]| {
+        let (authority, revocations) = (&identity.authority, &identity.revocations);
+        certificate::verify(chain, authority, Role::Hook, revocations, clock())?;
+        Ok(authority.clone())
+    };
+    ask(target, &own, request, trust).await
 }
 
 /// Asks at each of the target's addresses until one answers.
@@ -151,7 +244,7 @@ async fn ask(
     own: &(CertificateDer<'static>, PrivateKeyDer<'static>),
     request: &Request,
     trust: impl Fn(&[CertificateDer<'static>]) -> Result<CertificateDer<'static>, Refusal>,
-) -> Result<Granted, JoinError> {
+) -> Result<(Answer, CertificateDer<'static>), JoinError> {
     let unreachable = |reason: String| JoinError::Unreachable { host: target.to_owned(), reason };
     let addresses = resolve(target).await.map_err(|error| match error {
         LinkError::Unreachable { reason, .. } => unreachable(reason),
@@ -174,13 +267,13 @@ async fn ask(
     Err(last)
 }
 
-/// Verifies the host, and only then tells it anything.
+/// Verifies the host, and only then tells it anything. Gives the answer, if it is no refusal, and the authority.
 async fn exchange(
     quic: &quinn::Connection,
     target: &str,
     request: &Request,
     trust: &impl Fn(&[CertificateDer<'static>]) -> Result<CertificateDer<'static>, Refusal>,
-) -> Result<Granted, JoinError> {
+) -> Result<(Answer, CertificateDer<'static>), JoinError> {
     let host = || target.to_owned();
     let authority = trust(&transport::peer_chain(quic)).map_err(|refusal| {
         close(quic, &refusal);
@@ -207,15 +300,14 @@ async fn exchange(
     };
     close(quic, &Refusal::new(CloseCode::Done, ""));
     match postcard::from_bytes(&answer) {
-        Ok(Answer::Granted { certificate, revocations }) => {
-            Revocations::parse(&revocations, &authority).map_err(|e| broken(e.to_string()))?;
-            Ok(Granted { certificate: CertificateDer::from(certificate), authority, revocations })
+        Ok(answer @ (Answer::Granted { .. } | Answer::Revocations { .. })) => {
+            Ok((answer, authority))
         }
         Ok(Answer::Refused { text }) => {
             let refusal = Refusal::new(CloseCode::TokenRefused, text);
             Err(JoinError::Refused { host: host(), refusal })
         }
-        Err(_) => Err(broken("the host's answer cannot be read".to_owned())),
+        Err(_) => Err(strange(target)),
     }
 }
 

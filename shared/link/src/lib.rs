@@ -39,7 +39,7 @@ pub use client::{ConnectOptions, LinkError, connect};
 pub use identity::{
     Clock, Identity, IdentityError, NoRole, NodeIdentity, Role, Serial, system_clock,
 };
-pub use join::{JoinError, join, renew};
+pub use join::{JoinError, fetch_revocations, join, renew};
 pub use link::{
     Closed, HostConnection, HostLink, HostReservationStream, WorkerConnection, WorkerLink,
     WorkerReservationStream,

@@ -17,7 +17,7 @@ use rcgen::{Issuer, KeyPair, SigningKey};
 use rustls::pki_types::CertificateDer;
 
 use crate::certificate::{from_hex, is_signed, to_hex};
-use crate::durable;
+use crate::durable::{self, Access};
 use crate::identity::{Identity, Role, Serial};
 use crate::name::is_name;
 use crate::refusal::{CloseCode, Refusal};
@@ -98,6 +98,31 @@ impl Revocations {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self::default()),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// The file's text, for another node to check.
+    pub(crate) fn read_text(path: &Path) -> io::Result<String> {
+        durable::read(path, LIST_BYTES_MAX)
+    }
+
+    /// Keeps a list that another node has, where it is signed by the authority and newer than the one in the file, and
+    /// says whether it was. A file that is of no use, or another authority's, is replaced.
+    pub(crate) fn keep_newer(
+        path: &Path,
+        text: &str,
+        authority: &CertificateDer<'_>,
+    ) -> Result<bool, RevocationError> {
+        let newer = Self::parse(text, authority)?;
+        let folder = path.parent().unwrap_or(Path::new("."));
+        let _lock = durable::lock(folder)?;
+        if path.exists()
+            && let Ok(known) = Self::load(path, authority)
+            && known.number >= newer.number
+        {
+            return Ok(false);
+        }
+        durable::write(path, text.as_bytes(), Access::Public)?;
+        Ok(true)
     }
 
     /// Reads a list's text; the signature is checked before anything else.

@@ -110,7 +110,7 @@ impl Server {
             clock: options.clock,
             places: Arc::new(Semaphore::new(GRABBERS_MAX)),
             operators: Arc::new(Semaphore::new(OPERATORS_MAX)),
-            desk: authority.map(JoinDesk::new),
+            desk: JoinDesk::new(authority, identity.revocations_path.clone()),
         });
         let driver = tokio::spawn(drive(endpoint.clone(), Arc::clone(&gate), sender));
         Ok(Self { endpoint, local, gate, incoming, driver })
@@ -242,8 +242,7 @@ struct Gate {
     places: Arc<Semaphore>,
     /// One for each operator's connection.
     operators: Arc<Semaphore>,
-    /// `None` where the authority's key is elsewhere.
-    desk: Option<JoinDesk>,
+    desk: JoinDesk,
 }
 
 /// Changes when a file is replaced: time of its last change, and length.
@@ -268,6 +267,13 @@ impl Gate {
         let chain = transport::peer_chain(quic);
         let now = (self.clock)();
         certificate::verify(&chain, &self.authority, role, &self.revocations(), now)
+    }
+
+    /// A node of the cluster, in whatever role.
+    fn verify_member(&self, quic: &quinn::Connection) -> Result<Identity, Refusal> {
+        let chain = transport::peer_chain(quic);
+        let now = (self.clock)();
+        certificate::verify_any_role(&chain, &self.authority, &self.revocations(), now)
     }
 }
 
@@ -304,8 +310,11 @@ async fn greet(incoming: quinn::Incoming, gate: &Gate, sender: &mpsc::Sender<Inc
     };
     let outcome = match transport::alpn(&quic).as_deref() {
         Some(ALPN_JOIN) => {
-            let joined = desk::admit(&quic, gate.desk.as_ref()).await;
-            joined.map(|identity| Incoming::Joined { remote, identity })
+            match desk::serve(&quic, &gate.desk, || gate.verify_member(&quic)).await {
+                Ok(Some(identity)) => Ok(Incoming::Joined { remote, identity }),
+                Ok(None) => return debug!(%remote, "told the revocations"),
+                Err(refusal) => Err(refusal),
+            }
         }
         Some(ALPN_OPERATOR) => operator(&quic, gate).map(Box::new).map(Incoming::Operator),
         _ => {

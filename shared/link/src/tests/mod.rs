@@ -6,6 +6,7 @@
     reason = "tests fail by panicking"
 )]
 
+mod hosts;
 mod operators;
 mod refusals;
 mod streams;
@@ -103,10 +104,15 @@ impl Cluster {
     }
 
     fn token(&self, server: &Server, mask: &str, expires_in: u64) -> String {
+        self.token_for(server, mask, Role::Worker, expires_in)
+    }
+
+    fn token_for(&self, server: &Server, mask: &str, role: Role, expires_in: u64) -> String {
+        let provides = if role == Role::Worker { vec!["virus".to_owned()] } else { Vec::new() };
         let request = TokenRequest {
             mask: mask.parse().unwrap(),
-            role: Role::Worker,
-            provides: vec!["virus".to_owned()],
+            role,
+            provides,
             expires_in,
             advertise: server.local_addr().to_string(),
         };
