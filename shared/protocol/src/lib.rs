@@ -10,6 +10,7 @@ pub mod monitor;
 pub mod policy;
 pub mod pool;
 pub mod profile;
+pub mod spread;
 pub mod text;
 pub mod time;
 pub mod timer;

@@ -63,6 +63,7 @@ pub struct Holding {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PeerProfile {
     pub profile: Profile,
+    /// It has a link, and has not missed three beats while it held something.
     pub linked: bool,
     /// How long ago the host last heard from the grabber, in milliseconds.
     pub heard_ago_ms: u64,

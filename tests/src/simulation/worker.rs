@@ -184,7 +184,7 @@ impl World {
 
     /// A worker of a higher tier takes nothing while a lower one works.
     fn set_capacity(&mut self, index: usize) {
-        let needed = self.workers[index].monitor.is_needed(self.plan.tiers[index]);
+        let needed = self.workers[index].monitor.is_needed(self.plan.tiers[index], None);
         let messages = if needed { self.plan.slots[index] } else { 0 };
         let capacity = Capacity { messages, bytes: messages * 1_500 };
         self.grabber(index, |grabber| grabber.handle_capacity(capacity));
@@ -213,6 +213,8 @@ impl World {
         let now = self.moment();
         match what {
             ToWorker::Control(HostControl::Welcome(welcome)) => {
+                self.workers[index].monitor.handle_link_changed();
+                self.set_capacity(index);
                 self.grabber(index, |grabber| grabber.handle_linked(&welcome, now));
             }
             ToWorker::Control(HostControl::Peers(peers)) => {
@@ -221,6 +223,10 @@ impl World {
                     self.counts.add("hints");
                     self.grabber(index, |grabber| grabber.handle_hint(hint));
                 }
+                self.set_capacity(index);
+            }
+            ToWorker::Control(HostControl::Backlog(backlog)) => {
+                self.workers[index].monitor.handle_backlog(backlog);
                 self.set_capacity(index);
             }
             ToWorker::Control(HostControl::Refused(refused)) => {

@@ -21,7 +21,7 @@ pub(super) const TOP: &[&str] = &[
     "module",
 ];
 
-pub(super) const HOST: &[&str] = &["address", "tier"];
+pub(super) const HOST: &[&str] = &["address", "tier", "standby_after"];
 
 pub(super) const YARA: &[&str] = &[
     "name",

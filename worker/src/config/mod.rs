@@ -41,6 +41,8 @@ pub struct Host {
     pub address: Endpoint,
     /// Tier 0 works always, higher ones when the lower are dead, not ready or too slow.
     pub tier: u8,
+    /// In a higher tier: how long the oldest message may wait there before this worker helps the lower ones.
+    pub standby_after: Option<Duration>,
 }
 
 impl Config {

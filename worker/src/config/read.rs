@@ -22,6 +22,9 @@ const MODULES_MAX: usize = limits::NEEDS_MAX;
 /// Patterns in one list of rules, and files that they match.
 const RULES_MAX: usize = 1_024;
 
+/// Beyond a day nobody means standby any more.
+const STANDBY_AFTER_MAX: Duration = Duration::from_secs(86_400);
+
 const MEMORY_DEFAULT: u64 = 256 << 20;
 const DRAIN_TIMEOUT_DEFAULT: Duration = Duration::from_secs(60);
 
@@ -81,7 +84,13 @@ fn hosts(top: &Table<'_>) -> Option<Vec<Host>> {
         let remedy = "write where its hook listens, such as address = \"mx1.example.com:4733\"";
         let address = table.required("address", remedy).and_then(|value| value.endpoint());
         let tier = table.or("tier", 0, |value| value.integer(0..=9));
-        let host = address.map(|address| Host { address, tier });
+        let patience = table.value("standby_after");
+        let standby_after = patience.and_then(|value| value.duration(SECOND..=STANDBY_AFTER_MAX));
+        if tier == 0 && table.has("standby_after") {
+            let problem = "it is for standby alone, and tier 0 works always";
+            table.wrong("standby_after", problem, "write tier = 1 too, or remove it");
+        }
+        let host = address.map(|address| Host { address, tier, standby_after });
         let taken = |before: &Option<Host>| match (before, &host) {
             (Some(before), Some(host)) => before.address == host.address,
             _ => false,

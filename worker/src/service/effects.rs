@@ -55,8 +55,9 @@ impl Service {
             return;
         }
         // The hello says what is held now; until the welcome nothing of it changes but by ending.
-        let (address, hello, scratch) =
+        let (address, mut hello, scratch) =
             (host.address.clone(), host.grabber.hello(), self.scratch.clone());
+        hello.revocations = identity.revocations().number();
         tokio::spawn(async move {
             let options =
                 ConnectOptions { clock: gantry_link::system_clock(), time_max: LINK_TIME_MAX };

@@ -4,19 +4,21 @@
 //! streams and the pipeline run in tasks; what they find comes back as an [`Action`].
 
 mod action;
+mod capacity;
+mod certificates;
 mod effects;
 mod link;
 mod probe;
 mod start;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use gantry_link::{Backoff, NodeIdentity};
-use gantry_protocol::frame::{Assign, Order, ReturnKind};
-use gantry_protocol::grabber::{Capacity, Grabber, Processed};
+use gantry_protocol::frame::{Assign, Backlog, Order, ReturnKind};
+use gantry_protocol::grabber::{Grabber, Processed};
 use gantry_protocol::limits::SILENCE_DEFAULT;
 use gantry_protocol::monitor::Monitor;
 use gantry_protocol::profile::{ModuleProfile, Readiness};
@@ -30,20 +32,17 @@ pub use start::{RunError, run};
 use crate::pipeline::{Pipeline, Work};
 use crate::policy::Policy;
 use action::{Action, HostIndex, Key};
+use certificates::Certificates;
 use link::{Arrived, Assigned, Linked, Scratch, StreamOut};
 
 /// How often progress is looked at while something is processed.
 const PROGRESS_EVERY: Duration = Duration::from_millis(100);
 
-/// How often the worker's own certificate is looked at, beside every new link.
-const RENEWAL_EVERY: Duration = Duration::from_secs(3_600);
-
 /// Everything that the loop owns.
 struct Service {
     identity: Arc<NodeIdentity>,
     identity_dir: PathBuf,
-    /// When the certificate's age was last looked at.
-    looked: Instant,
+    certificates: Certificates,
     hosts: Vec<Host>,
     pipeline: Pipeline,
     /// Messages processed at once, over all hosts.
@@ -71,8 +70,14 @@ struct Host {
     backoff: Backoff,
     /// What is said in the log once and not with every try.
     last_refusal: Option<String>,
-    /// The oldest message that waits there, in milliseconds: where help is needed most.
-    oldest_ms: u64,
+    /// Tier 0 works always, higher ones when the lower are dead, not ready or too slow.
+    tier: u8,
+    /// How long the oldest message may wait there before a higher tier helps the lower ones.
+    standby_after: Option<Duration>,
+    /// What waits there, as the host last said, without what it has assigned since.
+    backlog: Backlog,
+    /// The last message came from there.
+    served_last: bool,
 }
 
 /// What the worker keeps of a reservation beside what its grabber knows.
@@ -136,12 +141,14 @@ impl Service {
         let now = self.now();
         match action {
             Action::Linked(index, linked) => {
-                self.renew_when_due(index);
                 let (welcome, linked) = *linked;
+                self.look_after_certificates(index, welcome.revocations);
                 let Some(host) = self.hosts.get_mut(index.0) else { return };
                 host.backoff.reset();
                 host.last_refusal = None;
                 host.linked = Some(linked);
+                host.monitor.handle_link_changed();
+                host.backlog = Backlog::default();
                 host.grabber.handle_linked(&welcome, now);
             }
             Action::NotLinked(index, error) => self.on_not_linked(index, &error),
@@ -168,10 +175,7 @@ impl Service {
             Action::Processed(key, processed) => self.on_processed(key, *processed),
             Action::Probed(modules) => self.on_probed(modules),
             Action::Policy(policy) => self.on_policy(policy),
-            Action::Renewed(identity) => {
-                tracing::info!("this worker's certificate was renewed");
-                self.identity = Arc::from(identity);
-            }
+            Action::Renewed(identity) => self.on_renewed(*identity),
             Action::Progress => self.on_progress(),
             Action::Timeout => {
                 self.hosts.iter_mut().for_each(|host| host.grabber.handle_timeout(now))
@@ -200,6 +204,7 @@ impl Service {
         }
         tracing::warn!(host = host.address, reason, "link lost");
         host.linked = None;
+        host.monitor.handle_link_changed();
         host.grabber.handle_link_lost(now);
         for (key, held) in &mut self.held {
             if key.0 == index {
@@ -227,7 +232,10 @@ impl Service {
                     host.grabber.handle_hint(hint);
                 }
             }
-            HostControl::Backlog(backlog) => host.oldest_ms = backlog.oldest_ms,
+            HostControl::Backlog(backlog) => {
+                host.backlog = backlog;
+                host.monitor.handle_backlog(backlog);
+            }
             HostControl::Manage(manage) => self.on_order(index, manage.order),
             other => host.grabber.handle_control(other),
         }
@@ -256,6 +264,10 @@ impl Service {
         let Assigned { assign, stream, arrived } = assigned;
         let key = (index, assign.message, assign.fence);
         host.grabber.handle_assigned(&assign, now);
+        host.backlog.messages = host.backlog.messages.saturating_sub(1);
+        for (other, host) in self.hosts.iter_mut().enumerate() {
+            host.served_last = other == index.0;
+        }
         let assign = Arc::new(assign);
         let held = Held { assign, stream: Some(stream), arrived, work: None, running: None };
         self.held.insert(key, held);
@@ -295,28 +307,8 @@ impl Service {
         self.with(key.0, |grabber| grabber.handle_processed(key.1, key.2, processed, now));
     }
 
-    /// At two thirds of its life the certificate is renewed at the host just linked to; the next link shows it.
-    fn renew_when_due(&self, index: HostIndex) {
-        let clock = gantry_link::system_clock();
-        let Some(host) = self.hosts.get(index.0).filter(|_| self.identity.is_due(&clock)) else {
-            return;
-        };
-        let (address, folder) = (host.address.clone(), self.identity_dir.clone());
-        let (identity, actions) = (Arc::clone(&self.identity), self.actions.clone());
-        tokio::spawn(async move {
-            match gantry_link::renew(&address, &folder, &identity, &clock).await {
-                Ok(renewed) => drop(actions.send(Action::Renewed(Box::new(renewed))).await),
-                Err(error) => tracing::error!("renew this worker's certificate: {error}"),
-            }
-        });
-    }
-
     fn on_probed(&mut self, modules: Vec<ModuleProfile>) {
-        if self.looked.elapsed() >= RENEWAL_EVERY {
-            self.looked = Instant::now();
-            let linked = self.hosts.iter().position(|host| host.linked.is_some());
-            linked.into_iter().for_each(|index| self.renew_when_due(HostIndex(index)));
-        }
+        self.look_after_certificates_in_turn();
         let missing = self.pipeline.lacking(&modules);
         let readiness = missing.map_or(Readiness::Ready, |reason| Readiness::NotReady { reason });
         self.set_readiness(readiness, Some(modules));
@@ -363,35 +355,6 @@ impl Service {
         let states: Vec<(Key, u64, Duration)> = self.held.iter().map(progress).collect();
         for ((index, message, fence), work, silence) in states {
             self.with(index, |grabber| grabber.handle_progress(message, fence, work, silence, now));
-        }
-    }
-
-    /// The sum of all wants never exceeds what can be started: what is free goes to the host whose oldest message
-    /// has waited longest, and is shared where none waits.
-    fn share_capacity(&mut self) {
-        let holding: u64 = self.hosts.iter().map(|host| host.grabber.holding() as u64).sum();
-        let holding_bytes: u64 = self.hosts.iter().map(|host| host.grabber.holding_bytes()).sum();
-        let mut free = self.concurrency.saturating_sub(holding);
-        let free_bytes = self.bytes_max.saturating_sub(holding_bytes);
-        let mut order: BTreeMap<(bool, u64, usize), usize> = BTreeMap::new();
-        for (index, host) in self.hosts.iter().enumerate() {
-            order.insert((!host.grabber.is_linked(), u64::MAX - host.oldest_ms, index), index);
-        }
-        let mut left = order.len() as u64;
-        for index in order.into_values() {
-            let Some(host) = self.hosts.get_mut(index) else { continue };
-            let linked = host.grabber.is_linked();
-            let share = if linked { free.div_ceil(left.max(1)) } else { 0 };
-            left = left.saturating_sub(1);
-            free = free.saturating_sub(share);
-            host.grabber.handle_capacity(Capacity {
-                messages: host.grabber.holding() as u64 + share,
-                bytes: host.grabber.holding_bytes().saturating_add(if share > 0 {
-                    free_bytes
-                } else {
-                    0
-                }),
-            });
         }
     }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gantry_link::{Backoff, IdentityError, NodeIdentity, Role};
+use gantry_protocol::frame::Backlog;
 use gantry_protocol::grabber::{self, Grabber};
 use gantry_protocol::id::Incarnation;
 use gantry_protocol::monitor::Monitor;
@@ -13,6 +14,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::action::{ACTIONS_MAX, Action};
+use super::certificates::Certificates;
 use super::link::Scratch;
 use super::{Host, Inputs, PROGRESS_EVERY, Service, probe};
 use crate::config::Config;
@@ -74,7 +76,10 @@ pub async fn run(config: Config) -> Result<(), RunError> {
             linked: None,
             backoff: Backoff::new(),
             last_refusal: None,
-            oldest_ms: 0,
+            tier: host.tier,
+            standby_after: host.standby_after,
+            backlog: Backlog::default(),
+            served_last: false,
         }
     });
     let (actions, receiver) = mpsc::channel(ACTIONS_MAX);
@@ -90,7 +95,7 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     let mut service = Service {
         identity,
         identity_dir: config.identity_dir,
-        looked: Instant::now(),
+        certificates: Certificates::default(),
         hosts: hosts.collect(),
         pipeline: pipeline.clone(),
         concurrency: concurrency as u64,

@@ -12,6 +12,8 @@ pub(super) struct Held {
     pub(super) fence: Fence,
     pub(super) length: u64,
     pub(super) stage: Stage,
+    /// When everything about it ends.
+    pub(super) over: Moment,
     pub(super) work: u64,
     pub(super) progressed: Moment,
     pub(super) silence: Duration,
@@ -34,6 +36,7 @@ impl Held {
             fence: assign.fence,
             length: assign.length,
             stage: Stage::Receiving,
+            over: now + Duration::from_millis(assign.time_max_ms),
             work: 0,
             progressed: now,
             silence: SILENCE_DEFAULT.min(Duration::from_millis(assign.silence_max_ms)),

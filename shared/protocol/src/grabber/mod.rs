@@ -162,6 +162,9 @@ struct Link {
     recalling: Option<Credit>,
     /// Fewer than these the host cannot take back: it had given them when it was last asked.
     given_by_host: u64,
+    /// What it wants may have changed: it is worked out when effects are asked for, so that what changes at several hosts at
+    /// once comes together first.
+    reconsider: bool,
 }
 
 impl Grabber {
@@ -233,7 +236,34 @@ impl Grabber {
         self.link.is_some()
     }
 
+    /// Whether it may be given messages at this host: linked, ready, not told to leave.
+    pub fn is_open(&self) -> bool {
+        self.link.is_some() && self.is_ready()
+    }
+
+    /// What it takes up of the worker. Of what is held for a host that cannot be reached, only what is still being worked on.
+    pub fn occupied(&self) -> Capacity {
+        let linked = self.link.is_some();
+        let working = |held: &&Held| linked || !matches!(held.stage, Stage::Answered(_));
+        let lengths = self.held.values().filter(working).map(|held| held.length);
+        lengths.fold(Capacity::default(), |sum, length| Capacity {
+            messages: sum.messages + 1,
+            bytes: sum.bytes.saturating_add(length),
+        })
+    }
+
+    /// What the host may still assign by what it was last told; what is being recalled counts until the host has answered.
+    pub fn outstanding(&self) -> Capacity {
+        self.link.as_ref().map_or_else(Capacity::default, |link| Capacity {
+            messages: link.wanted.messages.saturating_sub(link.given.messages),
+            bytes: link.wanted.bytes.saturating_sub(link.given.bytes),
+        })
+    }
+
     pub fn poll_effect(&mut self) -> Option<Effect> {
+        if self.effects.is_empty() {
+            self.ask();
+        }
         self.effects.pop_front()
     }
 
@@ -254,6 +284,7 @@ impl Grabber {
             given: Credit::default(),
             recalling: None,
             given_by_host: 0,
+            reconsider: true,
         });
         self.effects.push_back(Effect::Event(Event::Linked {
             host: self.host.clone(),
@@ -294,7 +325,8 @@ impl Grabber {
         self.want();
     }
 
-    /// The link is gone. What is complete goes on, for the host may still count it; what was still arriving is lost.
+    /// The link is gone. What is complete goes on, for the host may still count it, until its time is over; what was still
+    /// arriving is lost.
     pub fn handle_link_lost(&mut self, _now: Moment) {
         if self.link.take().is_none() {
             return;
@@ -309,6 +341,9 @@ impl Grabber {
             .collect();
         for (message, fence) in partial {
             self.stop(message, fence, "the link was lost before the message had arrived");
+        }
+        for (message, held) in &self.held {
+            self.timers.set(Timer::Over(*message), held.over);
         }
         self.effects.push_back(Effect::Event(Event::LinkLost { host: self.host.clone() }));
     }
@@ -349,8 +384,9 @@ impl Grabber {
             self.stop(message, old, "assigned again under a newer fence");
         }
         let was_idle = self.held.is_empty();
-        self.held.insert(message, Held::new(assign, now));
-        self.timers.set(Timer::Over(message), now + Duration::from_millis(assign.time_max_ms));
+        let held = Held::new(assign, now);
+        self.timers.set(Timer::Over(message), held.over);
+        self.held.insert(message, held);
         let attempt = assign.attempt;
         self.effects.push_back(Effect::Event(Event::Reserved { message, fence, attempt }));
         self.acted(Action::Reserved, now);
@@ -457,7 +493,9 @@ impl Grabber {
             Processed::Return(returned) => WorkerReservation::Return(returned),
         };
         held.stage = Stage::Answered(frame.clone());
-        self.timers.clear(Timer::Over(message));
+        if self.link.is_some() {
+            self.timers.clear(Timer::Over(message));
+        }
         self.acted(Action::Returned, now);
         self.send(message, fence, frame, true);
     }
@@ -534,7 +572,12 @@ impl Grabber {
                         message,
                         reason: reason.to_owned(),
                     }));
-                    self.hand_back(message, fence, ReturnKind::Failed, reason);
+                    if self.link.is_some() {
+                        self.hand_back(message, fence, ReturnKind::Failed, reason);
+                    } else {
+                        // The host has ended it by its own clock.
+                        self.stop(message, fence, reason);
+                    }
                 }
             }
         }
@@ -581,6 +624,7 @@ impl Grabber {
         let Some(held) = self.of(message, fence) else { return };
         if let Stage::Answered(frame) = &held.stage {
             let frame = frame.clone();
+            self.timers.clear(Timer::Over(message));
             self.send(message, fence, frame, true);
         } else if held.work > 0 {
             let (work, silence) = (held.work, held.silence);
@@ -634,12 +678,23 @@ impl Grabber {
         }
     }
 
-    /// Asks for as much as can be started now: no more, so that nothing waits here while others are idle.
+    fn is_ready(&self) -> bool {
+        matches!(self.readiness, Readiness::Ready) && self.ordered.is_none() && !self.draining
+    }
+
+    /// What it wants is to be worked out anew.
     fn want(&mut self) {
+        if let Some(link) = &mut self.link {
+            link.reconsider = true;
+        }
+    }
+
+    /// Asks for as much as can be started now: no more, so that nothing waits here while others are idle.
+    fn ask(&mut self) {
         let (held, held_bytes) = (self.held.len() as u64, self.holding_bytes());
-        let ready =
-            matches!(self.readiness, Readiness::Ready) && self.ordered.is_none() && !self.draining;
-        let Some(link) = &mut self.link else { return };
+        let ready = self.is_ready();
+        let Some(link) = self.link.as_mut().filter(|link| link.reconsider) else { return };
+        link.reconsider = false;
         if link.recalling.is_some() || self.draining {
             return;
         }

@@ -438,6 +438,59 @@ fn what_is_over_its_time_is_given_back_as_failed() {
 }
 
 #[test]
+fn what_is_held_for_a_host_out_of_reach_takes_up_only_what_is_worked_on_and_ends_with_its_time() {
+    let mut worker = Worker::linked(3);
+    let (processed, working) = (worker.start(1), worker.start(2));
+    assert_eq!(worker.grabber.occupied(), Capacity { messages: 2, bytes: 200 });
+    worker.lose();
+    assert_eq!(worker.grabber.outstanding(), Capacity::default(), "nobody can assign anything");
+    worker.process(processed);
+    assert_eq!(worker.grabber.occupied(), Capacity { messages: 1, bytes: 100 });
+    assert!(worker.grabber.holds(processed.0, processed.1), "the host may still count it");
+    worker.seen.clear();
+    worker.pass(900_000);
+    assert_eq!((worker.grabber.holding(), worker.stopped()), (0, 2));
+    assert!(!worker.grabber.holds(working.0, working.1));
+    worker.link(&[]);
+    assert!(worker.sent().is_empty(), "its host has ended it, too");
+}
+
+#[test]
+fn what_was_resumed_and_answered_waits_for_the_host() {
+    let mut worker = Worker::linked(1);
+    let held = worker.start(1);
+    worker.lose();
+    worker.process(held);
+    worker.link(&[(held.0, held.1, ResumeAnswer::Live)]);
+    worker.pass(1_000_000);
+    assert!(worker.grabber.holds(held.0, held.1));
+}
+
+#[test]
+fn room_that_comes_back_is_wanted_only_where_the_worker_gives_it() {
+    let mut worker = Worker::linked(1);
+    let held = worker.start(1);
+    worker.seen.clear();
+    worker.grabber.handle_reservation(held.0, held.1, HostReservation::Settled(Settled::Applied));
+    // Before it asks what to do, the worker gives the place to another host.
+    worker.grabber.handle_capacity(Capacity::default());
+    worker.run();
+    assert_eq!(worker.credits(), []);
+    assert_eq!(worker.grabber.outstanding().messages, 0);
+}
+
+#[test]
+fn what_is_being_recalled_is_outstanding_until_the_answer() {
+    let mut worker = Worker::linked(4);
+    assert_eq!(worker.grabber.outstanding().messages, 4);
+    worker.grabber.handle_capacity(Capacity { messages: 1, bytes: 1_000 });
+    worker.run();
+    assert_eq!(worker.grabber.outstanding().messages, 4);
+    worker.recalled(1);
+    assert_eq!(worker.grabber.outstanding().messages, 1);
+}
+
+#[test]
 fn a_drained_worker_finishes_what_it_has_and_wants_nothing() {
     let mut worker = Worker::linked(3);
     let begun = worker.start(1);

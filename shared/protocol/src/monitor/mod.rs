@@ -11,10 +11,11 @@
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
-use crate::frame::Hint;
+use crate::frame::{Backlog, Hint};
 use crate::id::{Fence, MessageId};
-use crate::limits::{BEAT, BEAT_IDLE, BEATS_MISSED_MAX, PEERS_MAX};
+use crate::limits::{BEAT, BEAT_IDLE, BEATS_MISSED_MAX, PEERS_MAX, PROFILE_EVERY};
 use crate::profile::{PeerProfile, Readiness};
 use crate::time::{Moment, millis};
 
@@ -26,6 +27,8 @@ const HINTS_REMEMBERED_MAX: usize = 4_096;
 pub struct Monitor {
     peers: BTreeMap<String, (PeerProfile, Moment)>,
     hinted: BTreeSet<(MessageId, Fence)>,
+    /// What waits at the host; `None` until it has said so on this link, and before that who else is there.
+    backlog: Option<Backlog>,
 }
 
 impl Monitor {
@@ -57,18 +60,37 @@ impl Monitor {
         hints
     }
 
+    /// What waits at the host, which it says after who is there.
+    pub fn handle_backlog(&mut self, backlog: Backlog) {
+        self.backlog = Some(backlog);
+    }
+
+    /// A new link, or none: whoever was there may have gone. What was pointed at stays so.
+    pub fn handle_link_changed(&mut self) {
+        self.peers.clear();
+        self.backlog = None;
+    }
+
     /// The peers as last heard of, and when.
     pub fn peers(&self) -> impl Iterator<Item = (&PeerProfile, Moment)> {
         self.peers.values().map(|(peer, at)| (peer, *at))
     }
 
     /// Whether a grabber of this tier is to work: always in tier 0; in a higher one when no peer of a lower tier
-    /// lives and is ready. Where nothing newer is heard of a peer, its last profile counts, for as long as it is linked.
-    pub fn is_needed(&self, tier: u8) -> bool {
+    /// lives and is ready, or when the oldest message that waits has waited for longer than `patience`. Not before the host
+    /// has said who is there. Where nothing newer is heard of a peer, its last profile counts, for as long as it is linked.
+    pub fn is_needed(&self, tier: u8, patience: Option<Duration>) -> bool {
+        if tier == 0 {
+            return true;
+        }
+        let Some(backlog) = self.backlog else { return false };
+        if patience.is_some_and(|patience| backlog.oldest_ms > millis(patience)) {
+            return true;
+        }
         !self.peers.values().any(|(peer, _)| {
             peer.profile.tier < tier
                 && peer.linked
-                && !is_silent(peer)
+                && peer.heard_ago_ms <= millis(PROFILE_EVERY * BEATS_MISSED_MAX)
                 && matches!(peer.profile.readiness, Readiness::Ready | Readiness::Busy)
         })
     }

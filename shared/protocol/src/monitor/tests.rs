@@ -70,7 +70,8 @@ fn a_higher_tier_is_needed_when_no_lower_one_can_work() {
     let needed = |peers: Vec<PeerProfile>| {
         let mut monitor = Monitor::default();
         monitor.handle_peers(peers, Moment(0));
-        monitor.is_needed(1)
+        monitor.handle_backlog(Backlog::default());
+        monitor.is_needed(1, None)
     };
     assert!(needed(vec![]));
     assert!(!needed(vec![peer("b", 0)]));
@@ -84,11 +85,35 @@ fn a_higher_tier_is_needed_when_no_lower_one_can_work() {
         assert!(needed(vec![away]));
     }
     assert!(needed(vec![PeerProfile { linked: false, ..peer("b", 0) }]));
-    assert!(needed(vec![PeerProfile { heard_ago_ms: 15_001, ..peer("b", 0) }]), "it is silent");
-    assert!(!needed(vec![PeerProfile { heard_ago_ms: 14_000, ..peer("b", 0) }]));
+    assert!(needed(vec![PeerProfile { heard_ago_ms: 3_001, ..peer("b", 0) }]), "it is silent");
+    assert!(!needed(vec![PeerProfile { heard_ago_ms: 3_000, ..peer("b", 0) }]));
     let mut monitor = Monitor::default();
     monitor.handle_peers(vec![peer("b", 0)], Moment(0));
-    assert!(monitor.is_needed(0), "tier 0 always works");
+    assert!(monitor.is_needed(0, None), "tier 0 always works");
+}
+
+#[test]
+fn a_higher_tier_waits_until_the_host_has_said_who_is_there() {
+    let mut monitor = Monitor::default();
+    assert!(!monitor.is_needed(1, None));
+    monitor.handle_backlog(Backlog::default());
+    assert!(monitor.is_needed(1, None), "nobody is there");
+    monitor.handle_peers(vec![peer("b", 0)], Moment(0));
+    assert!(!monitor.is_needed(1, None));
+    monitor.handle_link_changed();
+    assert!(!monitor.is_needed(1, None), "the next link's host has not said anything yet");
+}
+
+#[test]
+fn a_higher_tier_helps_where_messages_have_waited_too_long() {
+    let patience = Some(Duration::from_secs(30));
+    let mut monitor = Monitor::default();
+    monitor.handle_peers(vec![peer("b", 0)], Moment(0));
+    for (oldest_ms, needed) in [(0, false), (30_000, false), (30_001, true), (10, false)] {
+        monitor.handle_backlog(Backlog { messages: 1, bytes: 1, oldest_ms });
+        assert_eq!(monitor.is_needed(1, patience), needed, "{oldest_ms}");
+        assert!(!monitor.is_needed(1, None), "without such a time it only stands in for the dead");
+    }
 }
 
 #[test]

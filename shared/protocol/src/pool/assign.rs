@@ -38,6 +38,11 @@ impl Pool {
         if self.draining {
             return;
         }
+        self.assign_all(now);
+        self.mention_backlog(now);
+    }
+
+    fn assign_all(&mut self, now: Moment) {
         while let Some((key, choice)) = self.next_match(now) {
             match choice {
                 Choice::Hold(id) => {

@@ -1,6 +1,7 @@
 //! Links: who is there, who is silent, who came back.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use super::effect::{Effect, Event};
 use super::entry::{Blame, Charge, State};
@@ -18,6 +19,9 @@ use crate::time::{Moment, millis};
 
 /// A [`crate::profile::Holding`] in a frame: four numbers of at most 10 bytes and two of at most 5.
 const HOLDING_BYTES_MAX: usize = 50;
+/// How soon grabbers that have asked for nothing more learn that something has begun to wait: a worker of several hosts may
+/// then ask for less elsewhere. A moment, so that what comes together is told together.
+const BACKLOG_SOON: Duration = Duration::from_millis(20);
 
 /// Who is on the other end of a link, by its certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -137,6 +141,7 @@ impl Pool {
         let Some(key) = self.grabbers.unbind(session) else { return };
         let grabber = self.grabbers.name(key);
         self.event(Event::LinkLost { grabber });
+        self.tell_standby(key, now);
         // A reservation that is still on its way to the driver has nobody to go to.
         let unsent: Vec<MessageId> = self
             .held_by(key)
@@ -173,12 +178,47 @@ impl Pool {
     }
 
     /// Three beats were missed: what it holds is contestable.
-    pub(super) fn on_silent(&mut self, key: GrabberKey) {
+    pub(super) fn on_silent(&mut self, key: GrabberKey, now: Moment) {
         // Of a message that has not been sent yet it cannot know, so it need not beat for it.
         if self.works_on(key, None)
             && let Some(grabber) = self.grabbers.get_mut(key)
         {
             grabber.silent = true;
+            self.tell_standby(key, now);
+        }
+    }
+
+    /// Who stands by for a grabber learns at once how it is.
+    fn tell_standby(&mut self, key: GrabberKey, now: Moment) {
+        let Some(tier) = self.grabbers.get(key).map(|grabber| grabber.tier) else { return };
+        if self.grabbers.iter().any(|(_, other)| other.session.is_some() && other.tier > tier) {
+            self.on_tell(now);
+        }
+    }
+
+    /// Something waits that nobody has asked for: those who have asked for nothing more are to know, once.
+    pub(super) fn mention_backlog(&mut self, now: Moment) {
+        if self.waiting.values().all(BTreeSet::is_empty) {
+            self.told_waiting = false;
+            self.timers.clear(Timer::Backlog);
+        } else if !self.told_waiting && self.timers.get(Timer::Backlog).is_none() {
+            self.timers.set(Timer::Backlog, now + BACKLOG_SOON);
+        }
+    }
+
+    /// Between two rounds of [`Self::on_tell`].
+    pub(super) fn on_backlog(&mut self, now: Moment) {
+        self.told_waiting = true;
+        let idle: Vec<(Session, GrabberKey)> = self
+            .grabbers
+            .sessions()
+            .filter(|(_, key)| self.grabbers.get(*key).is_some_and(|grabber| grabber.free() == 0))
+            .collect();
+        for (session, key) in idle {
+            let backlog = self.backlog_for(key, now);
+            if backlog.messages > 0 {
+                self.control(session, HostControl::Backlog(backlog));
+            }
         }
     }
 
@@ -444,7 +484,14 @@ impl Pool {
         if let Readiness::NotReady { reason } = &mut profile.readiness {
             *reason = bounded(std::mem::take(reason));
         }
+        let could =
+            |profile: &Profile| matches!(profile.readiness, Readiness::Ready | Readiness::Busy);
+        let changed =
+            grabber.profile.as_ref().is_some_and(|(former, _)| could(former) != could(&profile));
         grabber.profile = Some((profile, now));
+        if changed {
+            self.tell_standby(key, now);
+        }
     }
 
     /// A peer points at a reservation. The host goes by its own clock: a hint only makes it look now.
@@ -461,8 +508,13 @@ impl Pool {
     }
 
     fn backlog_for(&self, key: GrabberKey, now: Moment) -> Backlog {
-        let Some(grabber) = self.grabbers.get(key) else { return Backlog::default() };
         let mut backlog = Backlog::default();
+        // What it would not be given is none of its business.
+        let Some(grabber) = self.grabbers.get(key).filter(|grabber| {
+            !self.draining && grabber.barred.is_none() && grabber.ordered.is_none()
+        }) else {
+            return backlog;
+        };
         for ((mailbox, _), waiting) in &self.waiting {
             let eligible = self
                 .config
@@ -497,7 +549,9 @@ fn peer_profile(grabber: &Grabber, now: Moment) -> Option<PeerProfile> {
         holding.progress_ago_ms = holding.progress_ago_ms.saturating_add(age);
     }
     let heard_ago_ms = millis(now.since(grabber.last_heard));
-    Some(PeerProfile { profile, linked: grabber.session.is_some(), heard_ago_ms })
+    // A silent one may be dead: whoever stands by for it need not wait until its link is given up.
+    let linked = grabber.session.is_some() && !grabber.silent;
+    Some(PeerProfile { profile, linked, heard_ago_ms })
 }
 
 /// Keeps a list of peers within one frame: who takes more than its share of half of it is told of without its modules,

@@ -75,6 +75,8 @@ enum Timer {
     Repool(MessageId),
     /// When profiles and backlog go to the grabbers.
     Tell,
+    /// When those who have asked for nothing more are told that something waits.
+    Backlog,
     /// When a mailbox's oldest waiting message is looked at for its age.
     Aged(MailboxIndex),
 }
@@ -105,6 +107,8 @@ pub struct Pool {
     counters: Counters,
     last_fence: u64,
     last_token: u64,
+    /// The grabbers know that something waits.
+    told_waiting: bool,
     draining: bool,
 }
 
@@ -128,6 +132,7 @@ impl Pool {
             counters: Counters::default(),
             last_fence: 0,
             last_token: 0,
+            told_waiting: false,
             draining: false,
         }
     }
@@ -259,12 +264,13 @@ impl Pool {
         self.restart_beats_after_own_absence(now);
         while let Some(timer) = self.timers.pop_due(now) {
             match timer {
-                Timer::Silent(grabber) => self.on_silent(grabber),
+                Timer::Silent(grabber) => self.on_silent(grabber, now),
                 Timer::Reservation(message) => self.on_reservation_timeout(message, now),
                 Timer::Unprocessed(message) => self.on_unprocessed(message, now),
                 Timer::Release(message) => self.on_release_due(message, now),
                 Timer::Repool(message) => self.return_to_pool(message, now),
                 Timer::Tell => self.on_tell(now),
+                Timer::Backlog => self.on_backlog(now),
                 Timer::Aged(mailbox) => self.on_aged(mailbox, now),
             }
         }

@@ -10,5 +10,6 @@ mod operator;
 mod orders;
 mod release;
 mod reservation;
+mod several_hosts;
 mod takeover;
 mod verdicts;
