@@ -190,11 +190,7 @@ impl Cluster {
 
     /// All messages in the spool, in whatever state.
     pub fn stored_at_all(&self) -> Vec<PathBuf> {
-        let marked = |state: &str| {
-            let mut letters = state.chars();
-            letters.next() == Some('m') && letters.all(|letter| letter.is_ascii_digit())
-        };
-        self.stored_where(|state| matches!(state, "q" | "h" | "r" | "tmp" | "bad") || marked(state))
+        self.stored_where(is_state)
     }
 
     /// Waits until the sink has so many messages and gives them.
@@ -218,20 +214,7 @@ impl Cluster {
     }
 
     fn stored_where(&self, wanted: impl Fn(&str) -> bool) -> Vec<PathBuf> {
-        let mut found = Vec::new();
-        let mut folders = vec![self.path().join("spool")];
-        while let Some(folder) = folders.pop() {
-            for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
-                let path = entry.path();
-                if path.is_dir() {
-                    folders.push(path);
-                } else if path.extension().and_then(|state| state.to_str()).is_some_and(&wanted) {
-                    found.push(path);
-                }
-            }
-        }
-        found.sort();
-        found
+        stored_in(&self.path().join("spool"), wanted)
     }
 
     fn hook_toml(&self, setup: &Setup) -> String {
@@ -253,6 +236,30 @@ impl Cluster {
         }
         text + tables
     }
+}
+
+/// Whether a file with this ending is a message's.
+pub fn is_state(ending: &str) -> bool {
+    let marked = ending.strip_prefix('m').is_some_and(|attempts| attempts.parse::<u8>().is_ok());
+    matches!(ending, "q" | "h" | "r" | "tmp" | "bad") || marked
+}
+
+/// The files in a spool with these endings.
+pub fn stored_in(spool: &Path, wanted: impl Fn(&str) -> bool) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut folders = vec![spool.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
+            let path = entry.path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().and_then(|state| state.to_str()).is_some_and(&wanted) {
+                found.push(path);
+            }
+        }
+    }
+    found.sort();
+    found
 }
 
 /// All that a command printed.

@@ -14,9 +14,11 @@ pub mod bench;
 pub mod binary;
 pub mod cluster;
 pub mod corpus;
+pub mod lan;
 pub mod pages;
 pub mod postfix;
 pub mod simulation;
+pub mod site;
 pub mod smtp;
 
 pub use binary::{binary, project};
@@ -24,6 +26,8 @@ pub use cluster::{Cluster, Setup};
 pub use gantry::demo::process::{Running, free_port, until};
 pub use gantry::demo::sink::{Received, Sink};
 pub use gantry::demo::status::Status;
+pub use lan::Lan;
+pub use site::{Place, Site};
 
 use std::io::Write as _;
 use std::time::Duration;

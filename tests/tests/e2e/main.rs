@@ -15,5 +15,6 @@ mod faults;
 mod operation;
 mod operators;
 mod postfix;
+mod topologies;
 mod true_path;
 mod ways;

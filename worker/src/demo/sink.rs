@@ -101,12 +101,24 @@ impl Sink {
         folder: &Path,
         script: impl Fn(&str) -> Option<String> + Send + Sync + 'static,
     ) -> Result<Self> {
+        Self::listen(folder, Ipv4Addr::LOCALHOST, Box::new(script))
+    }
+
+    /// A sink on another of this machine's addresses, for hosts that are not on it.
+    ///
+    /// # Errors
+    /// As [`Sink::start`].
+    pub fn on(folder: &Path, address: Ipv4Addr) -> Result<Self> {
+        Self::listen(folder, address, Box::new(|_| None))
+    }
+
+    fn listen(folder: &Path, address: Ipv4Addr, script: Box<Script>) -> Result<Self> {
         std::fs::create_dir_all(folder)
             .with_context(|| format!("make the folder {}", folder.display()))?;
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("start the sink")?;
+        let listener = TcpListener::bind((address, 0)).context("start the sink")?;
         let shared = Arc::new(Shared {
             folder: folder.to_owned(),
-            script: Box::new(script),
+            script,
             received: Mutex::default(),
             number: AtomicUsize::new(0),
             stopped: AtomicBool::new(false),
