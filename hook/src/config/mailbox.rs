@@ -14,15 +14,13 @@ use super::{
 };
 use crate::intake::smtp::{IntakeTimeouts, SmtpLimits, StrayCrLf};
 use crate::release::{Protocol, SmtpTimeouts};
+use crate::spool;
 
 /// No SMTP client waits longer for the answer to the final dot than RFC 5321 4.5.3.2.6 asks of it: ten minutes.
 /// A minute of them is for the network.
 const ANSWER_WITHIN_MAX: Duration = Duration::from_secs(540);
 const ANSWER_WITHIN_DEFAULT: Duration = Duration::from_secs(120);
 const WARN_AFTER_DEFAULT: Duration = Duration::from_secs(15 * 60);
-/// What lies in the spool beside the mailboxes' folders; each also with `.new` while it is replaced.
-const SPOOL_NAMES: &[&str] =
-    &["control", "epoch", "format", "lock", "mark", "suspects", "volatile"];
 /// Networks in one list.
 const NETWORKS_MAX: usize = 1_024;
 /// Connections to or from one mailbox: each costs a buffer and a descriptor.
@@ -76,7 +74,7 @@ pub(super) fn mailbox(table: &Table<'_>, host: &str) -> Option<Mailbox> {
 /// A mailbox's name, which is also its folder's in the spool.
 fn folder_name(value: &Value<'_>) -> Option<String> {
     let name = value.name()?;
-    if SPOOL_NAMES.contains(&name.trim_end_matches(".new")) {
+    if spool::is_own(&name) {
         value.wrong("the spool has a file of its own with this name", "write another name");
         return None;
     }

@@ -2,15 +2,17 @@
 
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use gantry_config::{Table, duration_text};
+use gantry_config::{Table, Value, duration_text};
 use gantry_protocol::limits;
 use gantry_protocol::policy::BUILT_IN;
 
 use super::mailbox::mailbox;
 use super::policy::digest;
 use super::{Config, Intake, Limits, Mailbox, Release, Reservation, keys};
+use crate::spool::CONTROL_SOCKET;
 
 /// Mailboxes of one hook: their index travels as 16 bits, and each has a listener of its own.
 const MAILBOXES_MAX: usize = 256;
@@ -21,13 +23,16 @@ pub(super) const MINUTE: Duration = Duration::from_secs(60);
 pub(super) const HOUR: Duration = Duration::from_secs(60 * 60);
 pub(super) const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
+/// The longest path of a socket that every Unix takes: its address has 104 bytes there at least, one of them the end.
+const SOCKET_PATH_BYTES_MAX: usize = 103;
+
 pub(super) fn config(top: &Table<'_>) -> Option<Config> {
     top.allow(keys::TOP);
     let name = top.required("name", "write the host's name, such as name = \"mx1\"");
     let name = name.and_then(|value| value.node_name());
     let spool =
         top.required("spool", "write the folder for the messages, such as spool = \"spool\"");
-    let spool = spool.and_then(|value| value.path());
+    let spool = spool.and_then(|value| spool_folder(&value));
     let listen = top
         .required("listen", "write the UDP address for workers, such as listen = \"0.0.0.0:4733\"");
     let listen = listen.and_then(|value| value.listen());
@@ -57,6 +62,20 @@ pub(super) fn config(top: &Table<'_>) -> Option<Config> {
         reservation,
         limits,
     })
+}
+
+/// The spool's folder, in which the sockets of the commands have room.
+fn spool_folder(value: &Value<'_>) -> Option<PathBuf> {
+    let path = value.path()?;
+    let length = path.join(CONTROL_SOCKET).as_os_str().len();
+    if length > SOCKET_PATH_BYTES_MAX {
+        value.wrong(
+            format!("the path of its socket {CONTROL_SOCKET:?} is {length} bytes long; systems take {SOCKET_PATH_BYTES_MAX}"),
+            "name a folder with a shorter path",
+        );
+        return None;
+    }
+    Some(path)
 }
 
 impl Default for Limits {

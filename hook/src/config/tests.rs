@@ -534,6 +534,21 @@ fn the_hooks_custody_refuses_what_only_a_waiting_sender_has() {
 }
 
 #[test]
+fn whatever_lies_in_the_spool_is_no_mailboxs_name_and_its_sockets_have_room() {
+    for name in ["audit.log", "audit.log.1", "orders", "control", "mark.new"] {
+        let wrong = mistakes(&with("name = \"mail", &format!("name = \"{name}\"")));
+        assert!(wrong.len() == 1 && wrong[0].contains("file of its own"), "{name}: {wrong:?}");
+    }
+    let spool = |length: usize| format!("spool = \"/{}\"", "s".repeat(length - 1));
+    assert_eq!(mistakes(&with("spool", &spool(95))), [""; 0]);
+    let wrong = mistakes(&with("spool", &spool(96)));
+    assert!(
+        wrong.len() == 1 && wrong[0].contains("hook.toml:2: spool: the path of its socket"),
+        "{wrong:?}"
+    );
+}
+
+#[test]
 fn mailboxes_share_neither_name_nor_listener() {
     let second = EXAMPLE.split_once("[[mailbox]]").unwrap().1;
     let text = format!("{EXAMPLE}[[mailbox]]{second}");

@@ -42,6 +42,7 @@ use serde::{Deserialize, Serialize};
 pub use body::Body;
 pub use error::SpoolError;
 pub use incoming::Incoming;
+pub(crate) use open::is_own;
 pub(crate) use open::replace_file;
 pub use suspects::{SUSPECTS_MAX, Suspect, Suspects};
 pub use volatile::Volatile;

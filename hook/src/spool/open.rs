@@ -188,8 +188,8 @@ const OWN_NAMES: [&str; 8] = [
     crate::intake::mark::MARK_SOCKET,
 ];
 
-/// Those, and the audit log with its older parts.
-fn is_own(name: &str) -> bool {
+/// Whether the spool has something of its own under this name: those, and the audit log with its older parts.
+pub(crate) fn is_own(name: &str) -> bool {
     OWN_NAMES.contains(&name.trim_end_matches(NEW)) || name.starts_with(AUDIT_FILE)
 }
 
