@@ -33,7 +33,11 @@ fn program() {
     let Ok(role) = std::env::var("ROLE") else { return };
     let file = std::env::args().next_back().unwrap();
     let code = match role.as_str() {
-        "code" => std::env::var("CODE").unwrap().parse().unwrap(),
+        "code" => {
+            // Whatever it says, it says of a message that it has read.
+            std::io::copy(&mut std::io::stdin(), &mut std::io::sink()).unwrap();
+            std::env::var("CODE").unwrap().parse().unwrap()
+        }
         "file" => look_at_file(&file),
         "stdin" => {
             let mut message = Vec::new();
