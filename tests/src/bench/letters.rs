@@ -76,7 +76,7 @@ fn template(size: usize) -> String {
          Subject: quarterly report {MARK}\r\nMIME-Version: 1.0\r\n"
     );
     let text_bytes = if size < TEXT_BYTES_MAX { size } else { ALTERNATIVE_BYTES };
-    let half = (text_bytes.saturating_sub(1_150) / 2).max(100);
+    let half = (text_bytes.saturating_sub(700) / 2).max(100);
     let (plain, html) = (prose(&mut random, half), prose(&mut random, half));
     let alternative = format!(
         "--B0\r\nContent-Type: text/plain; charset=utf-8\r\n\r\n{MARK}\r\n{plain}\r\n\
