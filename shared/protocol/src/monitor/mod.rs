@@ -27,13 +27,16 @@ const HINTS_REMEMBERED_MAX: usize = 4_096;
 pub struct Monitor {
     peers: BTreeMap<String, (PeerProfile, Moment)>,
     hinted: BTreeSet<(MessageId, Fence)>,
-    /// What waits at the host; `None` until it has said so on this link, and before that who else is there.
-    backlog: Option<Backlog>,
+    /// The host has said on this link who else is there.
+    is_told: bool,
+    /// What waits at the host.
+    backlog: Backlog,
 }
 
 impl Monitor {
     /// Takes in the host's list, which replaces the former one, and returns what the host should look at now.
     pub fn handle_peers(&mut self, peers: Vec<PeerProfile>, now: Moment) -> Vec<Hint> {
+        self.is_told = true;
         self.peers = peers
             .into_iter()
             .take(PEERS_MAX)
@@ -60,15 +63,15 @@ impl Monitor {
         hints
     }
 
-    /// What waits at the host, which it says after who is there.
+    /// What waits at the host.
     pub fn handle_backlog(&mut self, backlog: Backlog) {
-        self.backlog = Some(backlog);
+        self.backlog = backlog;
     }
 
     /// A new link, or none: whoever was there may have gone. What was pointed at stays so.
     pub fn handle_link_changed(&mut self) {
         self.peers.clear();
-        self.backlog = None;
+        (self.is_told, self.backlog) = (false, Backlog::default());
     }
 
     /// The peers as last heard of, and when.
@@ -83,8 +86,10 @@ impl Monitor {
         if tier == 0 {
             return true;
         }
-        let Some(backlog) = self.backlog else { return false };
-        if patience.is_some_and(|patience| backlog.oldest_ms > millis(patience)) {
+        if !self.is_told {
+            return false;
+        }
+        if patience.is_some_and(|patience| self.backlog.oldest_ms > millis(patience)) {
             return true;
         }
         !self.peers.values().any(|(peer, _)| {

@@ -70,7 +70,6 @@ fn a_higher_tier_is_needed_when_no_lower_one_can_work() {
     let needed = |peers: Vec<PeerProfile>| {
         let mut monitor = Monitor::default();
         monitor.handle_peers(peers, Moment(0));
-        monitor.handle_backlog(Backlog::default());
         monitor.is_needed(1, None)
     };
     assert!(needed(vec![]));
@@ -96,7 +95,9 @@ fn a_higher_tier_is_needed_when_no_lower_one_can_work() {
 fn a_higher_tier_waits_until_the_host_has_said_who_is_there() {
     let mut monitor = Monitor::default();
     assert!(!monitor.is_needed(1, None));
-    monitor.handle_backlog(Backlog::default());
+    monitor.handle_backlog(Backlog { messages: 1, bytes: 1, oldest_ms: 1 });
+    assert!(!monitor.is_needed(1, None), "that may come first");
+    monitor.handle_peers(Vec::new(), Moment(0));
     assert!(monitor.is_needed(1, None), "nobody is there");
     monitor.handle_peers(vec![peer("b", 0)], Moment(0));
     assert!(!monitor.is_needed(1, None));

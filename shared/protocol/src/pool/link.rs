@@ -110,6 +110,11 @@ impl Pool {
                 HostControl::Manage(Manage { order: Order::NotReady { reason } }),
             );
         }
+        if hello.tier > 0 {
+            // It waits for this list, even an empty one, before it does anything.
+            let peers = others(&self.peer_profiles(now), key);
+            self.control(session, HostControl::Peers(Peers { peers }));
+        }
         self.event(Event::Linked { grabber: peer.name });
         self.heard(key, now);
         self.set_tell_timer(now);
@@ -247,6 +252,20 @@ impl Pool {
         if sessions.is_empty() {
             return;
         }
+        let all = self.peer_profiles(now);
+        for (session, key) in sessions {
+            let peers = others(&all, key);
+            if !peers.is_empty() {
+                self.control(session, HostControl::Peers(Peers { peers }));
+            }
+            let backlog = self.backlog_for(key, now);
+            self.control(session, HostControl::Backlog(backlog));
+        }
+        self.set_tell_timer(now);
+    }
+
+    /// What is known of all grabbers, in as many bytes as one frame may have.
+    fn peer_profiles(&self, now: Moment) -> Vec<(GrabberKey, PeerProfile)> {
         let mut peers: Vec<(GrabberKey, PeerProfile)> = self
             .grabbers
             .iter()
@@ -254,19 +273,7 @@ impl Pool {
             .take(PEERS_MAX)
             .collect();
         shorten(&mut peers);
-        for (session, key) in sessions {
-            let others: Vec<PeerProfile> = peers
-                .iter()
-                .filter(|(peer, _)| *peer != key)
-                .map(|(_, profile)| profile.clone())
-                .collect();
-            if !others.is_empty() {
-                self.control(session, HostControl::Peers(Peers { peers: others }));
-            }
-            let backlog = self.backlog_for(key, now);
-            self.control(session, HostControl::Backlog(backlog));
-        }
-        self.set_tell_timer(now);
+        peers
     }
 
     pub(super) fn held_by(&self, key: GrabberKey) -> impl Iterator<Item = MessageId> + '_ {
@@ -552,6 +559,11 @@ fn peer_profile(grabber: &Grabber, now: Moment) -> Option<PeerProfile> {
     // A silent one may be dead: whoever stands by for it need not wait until its link is given up.
     let linked = grabber.session.is_some() && !grabber.silent;
     Some(PeerProfile { profile, linked, heard_ago_ms })
+}
+
+/// All but one.
+fn others(all: &[(GrabberKey, PeerProfile)], one: GrabberKey) -> Vec<PeerProfile> {
+    all.iter().filter(|(peer, _)| *peer != one).map(|(_, profile)| profile.clone()).collect()
 }
 
 /// Keeps a list of peers within one frame: who takes more than its share of half of it is told of without its modules,

@@ -72,6 +72,18 @@ fn who_stands_by_learns_at_once_that_a_lower_tier_is_gone_or_not_ready() {
 }
 
 #[test]
+fn who_stands_by_is_told_at_once_who_is_there_even_if_nobody_is() {
+    let mut host = Host::new();
+    let b = standby(&mut host, "b");
+    assert_eq!(peers(&host, b), Some(Vec::new()));
+    let a = host.link("a", 1);
+    assert_eq!(peers(&host, a), None, "tier 0 does not wait for it");
+    host.control(a, profile("a", Readiness::Ready));
+    let c = standby(&mut host, "c");
+    assert_eq!(peers(&host, c).unwrap()[0].profile.grabber, "a");
+}
+
+#[test]
 fn those_who_want_nothing_learn_soon_that_something_waits() {
     let mut host = Host::new();
     let (a, b) = (host.link("a", 1), host.link("b", 1));
