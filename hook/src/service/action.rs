@@ -41,6 +41,8 @@ pub(super) enum Action {
     Probed(Result<(), String>),
     /// The revocation list may have changed.
     Housekeeping,
+    /// SIGHUP.
+    Hangup,
     /// SIGTERM or SIGINT.
     Stop,
 }

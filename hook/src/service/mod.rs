@@ -101,6 +101,7 @@ struct Inputs {
     intake: mpsc::Receiver<IntakeEvent>,
     admin: mpsc::Receiver<Asked>,
     signals: mpsc::Receiver<()>,
+    hangups: mpsc::Receiver<()>,
     housekeeping: Interval,
 }
 
@@ -122,6 +123,7 @@ impl<D: Disk> Service<D> {
         tokio::select! {
             biased;
             Some(()) = inputs.signals.recv() => Action::Stop,
+            Some(()) = inputs.hangups.recv() => Action::Hangup,
             Some(action) = inputs.actions.recv() => action,
             Some(incoming) = self.server.accept() => Action::Incoming(Box::new(incoming)),
             Some(asked) = inputs.admin.recv() => Action::Admin(Box::new(asked)),
@@ -167,6 +169,10 @@ impl<D: Disk> Service<D> {
             Action::Timeout => self.pool.handle_timeout(now),
             Action::Probed(tried) => self.on_probed(tried),
             Action::Housekeeping => self.on_housekeeping(),
+            Action::Hangup => {
+                tracing::info!("told to read again: certificates and revocations; the rest needs a restart");
+                self.on_housekeeping();
+            }
             Action::Stop => self.on_stop(),
         }
         self.perform_effects();

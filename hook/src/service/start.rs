@@ -114,6 +114,7 @@ pub async fn run(config: Config) -> Result<(), RunError> {
         intake,
         admin,
         signals: gantry_daemon::signals::listen().map_err(RunError::Signals)?,
+        hangups: gantry_daemon::signals::hangups().map_err(RunError::Signals)?,
         housekeeping: tokio::time::interval(HOUSEKEEPING),
     };
     let (serial, folder) = (identity.identity().serial, config.identity_dir);

@@ -116,9 +116,14 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     tracing::info!(worker = config.name, %incarnation, concurrency, "ready");
     service.on_probed(modules);
     tokio::spawn(probe::run(pipeline, wake, actions.clone()));
-    if let Some(policy) = policy {
-        let told = gantry_daemon::signals::hangups().map_err(RunError::Signals)?;
-        tokio::spawn(watch::run(policy, told, actions, Action::Policy));
+    let mut told = gantry_daemon::signals::hangups().map_err(RunError::Signals)?;
+    match policy {
+        Some(policy) => drop(tokio::spawn(watch::run(policy, told, actions, Action::Policy))),
+        None => drop(tokio::spawn(async move {
+            while told.recv().await.is_some() {
+                tracing::info!("told to read again: there is no policy file; the rest needs a restart");
+            }
+        })),
     }
     service.run(inputs).await;
     // What was told last still has to leave.
