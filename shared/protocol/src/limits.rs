@@ -55,3 +55,6 @@ pub const SILENCE_DEFAULT: Duration = Duration::from_secs(30);
 pub const ATTEMPTS_MAX: u8 = 3;
 /// Attempts given back (hand-backs, unavailable modules, links that came back) before a message is held.
 pub const RETURNS_MAX: u16 = 100;
+/// Before the second attempt at a message that a worker itself gave up: an engine that answers nothing useful for some
+/// seconds must not use up all attempts. Each further attempt waits five times as long.
+pub const FAILED_PAUSE: Duration = Duration::from_secs(1);

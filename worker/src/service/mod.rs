@@ -373,8 +373,7 @@ impl Service {
 
     fn is_over(&self) -> bool {
         let Some(until) = self.drain_until else { return false };
-        let empty =
-            self.hosts.iter().all(|host| host.grabber.holding() == 0 || !host.grabber.is_linked());
+        let empty = self.hosts.iter().all(|host| host.grabber.may_leave());
         empty || self.stops > 1 || Instant::now() >= until
     }
 }

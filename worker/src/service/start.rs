@@ -121,7 +121,9 @@ pub async fn run(config: Config) -> Result<(), RunError> {
         Some(policy) => drop(tokio::spawn(watch::run(policy, told, actions, Action::Policy))),
         None => drop(tokio::spawn(async move {
             while told.recv().await.is_some() {
-                tracing::info!("told to read again: there is no policy file; the rest needs a restart");
+                tracing::info!(
+                    "told to read again: there is no policy file; the rest needs a restart"
+                );
             }
         })),
     }

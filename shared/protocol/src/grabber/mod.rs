@@ -162,6 +162,8 @@ struct Link {
     recalling: Option<Credit>,
     /// Fewer than these the host cannot take back: it had given them when it was last asked.
     given_by_host: u64,
+    /// How many the host had given when it knew that we leave: nothing more is on its way once they are all here.
+    given_at_last: Option<u64>,
     /// What it wants may have changed: it is worked out when effects are asked for, so that what changes at several hosts at
     /// once comes together first.
     reconsider: bool,
@@ -227,6 +229,13 @@ impl Grabber {
         self.held.get(&message).is_some_and(|held| held.fence == fence)
     }
 
+    /// Whether a draining grabber can go: it holds nothing, and nothing is on its way to it.
+    pub fn may_leave(&self) -> bool {
+        let all_here =
+            |link: &Link| link.given_at_last.is_some_and(|total| link.given.messages >= total);
+        self.held.is_empty() && self.link.as_ref().is_none_or(all_here)
+    }
+
     /// Bytes of the messages that it holds.
     pub fn holding_bytes(&self) -> u64 {
         self.held.values().map(|held| held.length).sum()
@@ -284,6 +293,7 @@ impl Grabber {
             given: Credit::default(),
             recalling: None,
             given_by_host: 0,
+            given_at_last: None,
             reconsider: true,
         });
         self.effects.push_back(Effect::Event(Event::Linked {
@@ -357,6 +367,9 @@ impl Grabber {
                     let asked = link.recalling.take().map_or(0, |asked| asked.messages);
                     if credit.messages > asked {
                         link.given_by_host = credit.messages;
+                    }
+                    if self.draining {
+                        link.given_at_last = Some(credit.messages);
                     }
                 }
                 self.want();

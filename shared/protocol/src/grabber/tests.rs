@@ -524,6 +524,21 @@ fn a_drained_worker_finishes_what_it_has_and_wants_nothing() {
 }
 
 #[test]
+fn a_drained_worker_goes_only_when_nothing_is_on_its_way_to_it() {
+    let mut worker = Worker::linked(2);
+    worker.grabber.handle_drain(worker.now);
+    worker.run();
+    assert!(!worker.grabber.may_leave(), "the host has not said what it gave");
+    let given = Credit { messages: 1, bytes: 10 };
+    worker.grabber.handle_control(HostControl::Recalled(given));
+    assert!(!worker.grabber.may_leave(), "one is on its way");
+    let (message, fence) = worker.assign(1);
+    assert!(!worker.grabber.may_leave(), "it has to be handed back first");
+    worker.grabber.handle_reservation(message, fence, HostReservation::Settled(Settled::Applied));
+    assert!(worker.grabber.may_leave());
+}
+
+#[test]
 fn a_broken_stream_ends_the_reservation() {
     let mut worker = Worker::linked(1);
     let (message, fence) = worker.start(1);

@@ -20,6 +20,10 @@ const LOOK_AHEAD: usize = 64;
 /// idlest grabber takes in nothing more until it has room.
 const OVERTAKEN_MAX: Duration = Duration::from_secs(5);
 
+/// How much longer each further pause after a failed attempt is, and the longest.
+const FAILED_PAUSE_FACTOR: u32 = 5;
+const FAILED_PAUSE_MAX: Duration = Duration::from_secs(60);
+
 /// What may be done with a message for a grabber that wants one.
 enum Choice {
     Reserve(MessageId),
@@ -335,11 +339,18 @@ impl Pool {
         self.return_to_pool(id, now);
     }
 
-    /// As [`Pool::fail_reservation`], for an owner that needs no cancel since it gave the message back itself.
+    /// As [`Pool::fail_reservation`], for an owner that needs no cancel since it gave the message back itself. The next
+    /// attempt waits a little: an engine that answers nothing useful for some seconds must not use up all of them.
     pub(super) fn fail_reservation_quietly(&mut self, id: MessageId, reason: &str, now: Moment) {
         self.note_failure(id, reason, false, now);
         self.take_back(id, Blame::Message);
-        self.return_to_pool(id, now);
+        let attempts = self.messages.get(&id).map_or(0, |entry| entry.attempts);
+        let factor = FAILED_PAUSE_FACTOR.saturating_pow(u32::from(attempts.saturating_sub(1)));
+        let pause = (self.config.failed_pause * factor).min(FAILED_PAUSE_MAX);
+        if pause.is_zero() || attempts >= self.config.attempts_max {
+            return self.return_to_pool(id, now);
+        }
+        self.timers.set(Timer::Repool(id), now + pause);
     }
 
     /// Notes against a reserved message that its owner came to nothing with it.

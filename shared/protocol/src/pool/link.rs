@@ -136,6 +136,9 @@ impl Pool {
                 if let Some(grabber) = self.grabbers.get_mut(key) {
                     grabber.draining = true;
                     grabber.wanted = grabber.given;
+                    // Only now does it know that nothing more is on its way.
+                    let given = grabber.given;
+                    self.control(session, HostControl::Recalled(given));
                 }
             }
         }

@@ -32,6 +32,23 @@ fn after_three_attempts_a_message_is_held_with_every_reason() {
 }
 
 #[test]
+fn an_engine_that_fails_for_some_seconds_does_not_use_up_all_attempts() {
+    let mut host = Host::new();
+    host.pool.config.failed_pause = Duration::from_secs(1);
+    let id = host.mark();
+    host.worker("a", 9);
+    host.fails(id, "ERROR");
+    assert!(host.is(id, "waiting"));
+    host.pass(Duration::from_secs(1));
+    assert!(host.is(id, "dispatched for a"));
+    host.fails(id, "ERROR");
+    host.pass(Duration::from_secs(4));
+    assert!(host.is(id, "waiting"), "the second pause is longer");
+    host.pass(Duration::from_secs(1));
+    assert!(host.is(id, "dispatched for a"));
+}
+
+#[test]
 fn the_limit_is_looked_at_only_when_somebody_would_take_it() {
     let mut host = Host::new();
     let id = host.mark();

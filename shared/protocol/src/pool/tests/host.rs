@@ -56,7 +56,14 @@ impl Host {
 
     pub(super) fn with(mailbox: MailboxConfig) -> Self {
         Self {
-            pool: Pool::new(Config::new("mx1", POLICY, vec![mailbox]), 5),
+            // Most tests are not about the pause between attempts.
+            pool: Pool::new(
+                Config {
+                    failed_pause: Duration::ZERO,
+                    ..Config::new("mx1", POLICY, vec![mailbox])
+                },
+                5,
+            ),
             now: START,
             prompt: true,
             seen: Vec::new(),
