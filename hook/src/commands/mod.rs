@@ -300,7 +300,9 @@ fn open(config: &Config) -> Result<Option<Opened<RealDisk>>, Failure> {
     let owner = match std::fs::metadata(&config.spool) {
         Ok(folder) => folder.uid(),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(failure(exit::EX_IOERR, format!("look at spool {spool}: {error}"))),
+        Err(error) => {
+            return Err(failure(exit::EX_IOERR, format!("look at spool {spool}: {error}")));
+        }
     };
     if owner != rustix::process::geteuid().as_raw() {
         // What another user, root among them, writes here, the hook could not use afterwards.

@@ -197,11 +197,10 @@ pub(super) async fn open<D: Disk>(
     spool: &Arc<Spool<D>>,
     id: MessageId,
 ) -> Result<Letter<D>, LetterError> {
-    let spool = spool.clone();
-    match tokio::task::spawn_blocking(move || Letter::open(&spool, id)).await {
-        Ok(letter) => letter,
-        Err(panic) => Err(LetterError::Read { id, source: io::Error::other(panic) }),
-    }
+    let opened = spool.ask(id, |spool, id| Letter::open(spool, id)).await;
+    opened.unwrap_or_else(|| {
+        Err(LetterError::Read { id, source: io::Error::other("a thread broke down") })
+    })
 }
 
 /// Appends up to [`PIECE_BYTES`]; tells whether that was the end.

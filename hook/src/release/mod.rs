@@ -17,6 +17,6 @@ pub use command::{Argument, CommandRelease, CommandReleaseConfig};
 pub use directory::{DirectoryRelease, DirectoryReleaseConfig, EnvelopeForm, FolderFormat};
 pub use letter::Identity;
 pub use lines::LineEnds;
-pub use smtp::{Protocol, ProbeError, SmtpRelease, SmtpReleaseConfig, SmtpTimeouts, probe};
+pub use smtp::{ProbeError, Protocol, SmtpRelease, SmtpReleaseConfig, SmtpTimeouts, probe};
 pub use trace::TraceKey;
 pub use way::Way;

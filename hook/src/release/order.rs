@@ -40,13 +40,12 @@ pub(super) async fn load<D: Disk>(
     spool: &Arc<Spool<D>>,
     id: MessageId,
 ) -> Result<(Header, Log), SpoolError> {
-    let spool = spool.clone();
-    let load = tokio::task::spawn_blocking(move || Ok((spool.header(id)?, spool.log(id)?)));
-    load.await.unwrap_or_else(|panic| {
+    let load = spool.ask(id, |spool, id| Ok((spool.header(id)?, spool.log(id)?)));
+    load.await.unwrap_or_else(|| {
         Err(SpoolError::Io {
             doing: "read message from the",
             path: "spool".into(),
-            source: std::io::Error::other(panic),
+            source: std::io::Error::other("a thread broke down"),
         })
     })
 }

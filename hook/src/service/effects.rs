@@ -110,6 +110,11 @@ impl<D: Disk> Service<D> {
     }
 
     fn store(&mut self, token: Token, id: MessageId, mailbox: MailboxIndex, change: Change) {
+        if matches!(change, Change::Settle { .. }) && self.spool.settles_in_memory(id) {
+            // Only remembered: no disk is asked, and a blocking thread would cost more than the change.
+            let stored = self.spool.apply(id, mailbox, &change);
+            return self.pool.handle_stored(token, stored, self.clock.now());
+        }
         let (spool, actions) = (Arc::clone(&self.spool), self.actions.clone());
         tokio::task::spawn_blocking(move || {
             let stored = spool.apply(id, mailbox, &change);
@@ -237,7 +242,9 @@ fn log(event: &Event) {
             let state = if *state == StoredState::Quarantined { "quarantined" } else { "held" };
             tracing::info!(id = %message, reason, "{state}");
         }
-        Event::Answered { message, accepted } => tracing::debug!(id = %message, accepted, "answered"),
+        Event::Answered { message, accepted } => {
+            tracing::debug!(id = %message, accepted, "answered")
+        }
         Event::ReleasedUnprocessed { message } => {
             tracing::warn!(id = %message, "released unprocessed, as the configuration says");
         }
@@ -247,7 +254,11 @@ fn log(event: &Event) {
         Event::Misbehaved { grabber, reason } => {
             tracing::warn!(worker = grabber, reason, "misbehaved")
         }
-        Event::StoreFailed { message, reason } => tracing::error!(id = %message, reason, "store failed"),
-        Event::Corrupted { message, reason } => tracing::error!(id = %message, reason, "cannot be read"),
+        Event::StoreFailed { message, reason } => {
+            tracing::error!(id = %message, reason, "store failed")
+        }
+        Event::Corrupted { message, reason } => {
+            tracing::error!(id = %message, reason, "cannot be read")
+        }
     }
 }

@@ -152,13 +152,9 @@ pub(super) async fn send_assignment<D: Disk>(sending: Sending<D>) {
     let Sending { assignment, mailbox, needs, spool, connection, mut queue, actions } = sending;
     let id = assignment.message;
     let key = (assignment.session, id, assignment.fence);
-    let opened = tokio::task::spawn_blocking({
-        let spool = Arc::clone(&spool);
-        move || read_message(&spool, id)
-    });
-    let Opened { header, first, body } = match opened.await {
-        Ok(Ok(opened)) => opened,
-        Ok(Err(error)) => {
+    let Opened { header, first, body } = match spool.ask(id, read_message).await {
+        Some(Ok(opened)) => opened,
+        Some(Err(error)) => {
             let reason = super::set_aside(&spool, id, &error);
             let outcome = if error.is_lost() {
                 Assigned::Corrupted { reason }
@@ -168,7 +164,7 @@ pub(super) async fn send_assignment<D: Disk>(sending: Sending<D>) {
             let _ = actions.send(Action::Assigned(key, outcome)).await;
             return;
         }
-        Err(_) => return,
+        None => return,
     };
     let Ok((mut sender, receiver)) = connection.open_reservation().await else {
         let _ = actions.send(Action::Assigned(key, Assigned::LinkLost)).await;

@@ -170,7 +170,9 @@ impl<D: Disk> Service<D> {
             Action::Probed(tried) => self.on_probed(tried),
             Action::Housekeeping => self.on_housekeeping(),
             Action::Hangup => {
-                tracing::info!("told to read again: certificates and revocations; the rest needs a restart");
+                tracing::info!(
+                    "told to read again: certificates and revocations; the rest needs a restart"
+                );
                 self.on_housekeeping();
             }
             Action::Stop => self.on_stop(),

@@ -42,7 +42,9 @@ impl<D: Disk> Spool<D> {
         let (name, folder) = self.locate(id)?;
         let path = folder.path.join(name.to_string());
         Err(match source.kind() {
-            io::ErrorKind::InvalidData => SpoolError::Corrupted { id, path, reason: source.to_string() },
+            io::ErrorKind::InvalidData => {
+                SpoolError::Corrupted { id, path, reason: source.to_string() }
+            }
             _ => SpoolError::Io { doing: "read", path, source },
         })
     }

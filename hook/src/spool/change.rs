@@ -36,7 +36,9 @@ impl<D: Disk> Spool<D> {
         });
         match self.health.watch(result) {
             Ok(stored) => stored,
-            Err(error @ SpoolError::Unknown { .. }) => Stored::Damaged { reason: error.to_string() },
+            Err(error @ SpoolError::Unknown { .. }) => {
+                Stored::Damaged { reason: error.to_string() }
+            }
             Err(error @ SpoolError::Corrupted { .. }) => {
                 let reason = error.to_string();
                 drop(turn); // Setting aside takes it, too.

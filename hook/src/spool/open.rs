@@ -16,8 +16,8 @@ use super::record::FORMAT;
 use super::suspects::Suspects;
 use super::volatile::VolatileStore;
 use super::{
-    AUDIT_FILE, CONTROL_SOCKET, EPOCH_FILE, FORMAT_FILE, Health, LOCK_FILE, Now, ORDERS_FILE, Opened, Options, Report,
-    SUSPECTS_FILE, Spool, SpoolError, VOLATILE_FOLDER,
+    AUDIT_FILE, CONTROL_SOCKET, EPOCH_FILE, FORMAT_FILE, Health, LOCK_FILE, Now, ORDERS_FILE,
+    Opened, Options, Report, SUSPECTS_FILE, Spool, SpoolError, VOLATILE_FOLDER,
 };
 use crate::disk::{Disk, DiskFile};
 

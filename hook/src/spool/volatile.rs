@@ -93,6 +93,37 @@ impl<D: Disk> Spool<D> {
     }
 }
 
+impl<D: Disk> Spool<D> {
+    /// Whether nothing of a message lies on the disk, so that reading it takes no longer than memory does.
+    pub fn in_memory(&self, id: MessageId) -> bool {
+        let messages = lock(&self.volatile.messages);
+        messages.get(&id).is_some_and(|message| message.content.file.is_none())
+    }
+
+    /// Whether its verdict is only remembered: no disk is asked, not even to clear what is held against its content.
+    pub fn settles_in_memory(&self, id: MessageId) -> bool {
+        let digest = lock(&self.volatile.messages)
+            .get(&id)
+            .filter(|message| message.content.file.is_none())
+            .map(|message| message.header.digest);
+        digest.is_some_and(|digest| self.suspects().lookup(digest).is_none())
+    }
+
+    /// Runs what reads a message: in place where all of it is in memory, since the way to a blocking thread and back
+    /// costs more than the reading; else on a blocking thread. `None` where that panicked.
+    pub async fn ask<T: Send + 'static>(
+        self: &Arc<Self>,
+        id: MessageId,
+        read: impl FnOnce(&Arc<Self>, MessageId) -> T + Send + 'static,
+    ) -> Option<T> {
+        if self.in_memory(id) {
+            return Some(read(self, id));
+        }
+        let spool = Arc::clone(self);
+        tokio::task::spawn_blocking(move || read(&spool, id)).await.ok()
+    }
+}
+
 impl<D: Disk> Volatile<D> {
     /// Takes the next bytes.
     ///

@@ -58,15 +58,20 @@ impl<D: Disk> Taking<D> {
 
     /// Writes the last piece and makes of it what custody says, on a blocking thread.
     pub(super) async fn finish(mut self, piece: Vec<u8>) -> Result<Finished, SpoolError> {
-        blocking(move || {
-            self.write_now(&piece)?;
-            match self.begun.take() {
-                Some(Begun::Durable(incoming)) => incoming.finish(),
-                Some(Begun::Volatile(volatile)) => volatile.finish(),
-                None => Err(SpoolError::Unknown { id: self.id }),
-            }
-        })
-        .await
+        if !self.durable && self.begun.is_none() && piece.len() < PIECE_BYTES_MAX {
+            // It stays in memory: a blocking thread would cost more than the copy.
+            return self.finish_now(&piece);
+        }
+        blocking(move || self.finish_now(&piece)).await
+    }
+
+    fn finish_now(&mut self, piece: &[u8]) -> Result<Finished, SpoolError> {
+        self.write_now(piece)?;
+        match self.begun.take() {
+            Some(Begun::Durable(incoming)) => incoming.finish(),
+            Some(Begun::Volatile(volatile)) => volatile.finish(),
+            None => Err(SpoolError::Unknown { id: self.id }),
+        }
     }
 
     /// Removes what was written, on a blocking thread.

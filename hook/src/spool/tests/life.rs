@@ -189,7 +189,10 @@ fn a_full_or_read_only_disk_leaves_nothing_half_done() {
         assert!(spool.probe().unwrap_err().to_string().contains(words));
         disk.fail_from_now(None);
         spool.probe().unwrap();
-        assert!(disk.read_dir(&spool.volatile_folder()).unwrap().is_empty(), "nothing is left of it");
+        assert!(
+            disk.read_dir(&spool.volatile_folder()).unwrap().is_empty(),
+            "nothing is left of it"
+        );
 
         assert_eq!(state(&spool, kept), Some(StoredState::Marked { attempts: 0 }));
         settle(&spool, kept);
