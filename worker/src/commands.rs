@@ -33,6 +33,9 @@ pub fn execute(cli: Cli, out: &mut dyn Write) -> Result<(), Failure> {
             if let Some(file) = &config.policy {
                 policy::load(file, &modules)?;
             }
+            for remark in &config.remarks {
+                line(out, &format!("{}: {remark}", cli.config.display()))?;
+            }
             line(out, &format!("{}: no mistakes", cli.config.display()))
         }
         Command::Join { token } => join(&load(&cli.config)?, &token, out),

@@ -15,6 +15,8 @@ pub use keys::KEYS;
 /// Everything that `worker.toml` says, defaults filled in and paths made absolute.
 #[derive(Clone, Debug)]
 pub struct Config {
+    /// What is no mistake but worth saying, in sentences.
+    pub remarks: Vec<String>,
     /// The worker's name in the cluster.
     pub name: String,
     /// The folder that holds the key and certificate: the file's own unless it says otherwise.

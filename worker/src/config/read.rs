@@ -63,7 +63,17 @@ pub(super) fn config(top: &Table<'_>) -> Option<Config> {
             table.wrong("name", "another module has this name", "write a name of its own");
         }
     }
+    let remarks = tables.iter().zip(&modules).filter_map(|(table, module)| match module {
+        Some(ModuleConfig::Yara(yara)) if table.has("rules") && yara.rules.is_empty() => {
+            Some(format!(
+                "module {:?}: no file matches its rules yet: only the bundled ones are used",
+                yara.name
+            ))
+        }
+        _ => None,
+    });
     Some(Config {
+        remarks: remarks.collect(),
         name: name?,
         identity_dir: identity_dir?,
         scratch_dir: scratch_dir?,
@@ -144,8 +154,9 @@ pub(super) fn duration(
 fn yara(table: &Table<'_>) -> Option<YaraConfig> {
     table.allow(keys::YARA);
     let (name, provides) = identity(table);
-    let rules = table.value("rules").map_or_else(|| Some(Vec::new()), |value| rules(&value));
     let bundled = table.or("bundled", true, |value| value.flag());
+    let rules =
+        table.value("rules").map_or_else(|| Some(Vec::new()), |value| rules(&value, bundled));
     if !bundled && !table.has("rules") {
         let remedy = "write rules = [\"rules/*.yar\"], or bundled = true";
         table.wrong("bundled", "without bundled and other rules nothing would be found", remedy);
@@ -227,18 +238,18 @@ fn clamd_address(value: &Value<'_>, folder: &Path) -> Option<ClamdAddress> {
 }
 
 /// The files that the patterns match, sorted, each once.
-fn rules(value: &Value<'_>) -> Option<Vec<PathBuf>> {
-    let matched = value.list(RULES_MAX, RULES, files)?;
-    let mut files: Vec<PathBuf> = matched.into_iter().flatten().collect();
-    files.sort();
-    files.dedup();
-    if files.is_empty() {
+fn rules(value: &Value<'_>, bundled: bool) -> Option<Vec<PathBuf>> {
+    let matched = value.list(RULES_MAX, RULES, |pattern| files(pattern, bundled))?;
+    if matched.is_empty() {
         value.wrong(
             "the list is empty",
             "remove it to use the bundled rules alone, or write a pattern",
         );
         return None;
     }
+    let mut files: Vec<PathBuf> = matched.into_iter().flatten().collect();
+    files.sort();
+    files.dedup();
     if files.len() > RULES_MAX {
         value.wrong(
             format!("it matches {} files", files.len()),
@@ -249,7 +260,9 @@ fn rules(value: &Value<'_>) -> Option<Vec<PathBuf>> {
     Some(files)
 }
 
-fn files(pattern: &Value<'_>) -> Option<Vec<PathBuf>> {
+/// What a pattern names. A folder may still be empty where the bundled rules are used beside it; a file that is named
+/// must be there.
+fn files(pattern: &Value<'_>, bundled: bool) -> Option<Vec<PathBuf>> {
     let text = pattern.text(RULES)?;
     let folder = glob::Pattern::escape(&pattern.folder().to_string_lossy());
     let whole = Path::new(&folder).join(text);
@@ -263,7 +276,7 @@ fn files(pattern: &Value<'_>) -> Option<Vec<PathBuf>> {
     // One more than allowed tells that there are too many.
     let files: Vec<PathBuf> =
         paths.filter_map(Result::ok).filter(|path| path.is_file()).take(RULES_MAX + 1).collect();
-    if files.is_empty() {
+    if files.is_empty() && !(bundled && text.contains(['*', '?', '['])) {
         let remedy =
             "put the rules there, name others, or remove the key to use the bundled rules alone";
         pattern.wrong(format!("no file matches {}", whole.display()), remedy);

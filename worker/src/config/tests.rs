@@ -193,8 +193,8 @@ const MISTAKES: &[(&str, &str, &str)] = &[
     ),
     (
         "rules",
-        "rules = [\"rules/*.yar\",\n\"rules/*.yara\"]",
-        "worker.toml:9: module \"rules\": rules: no file matches rules/*.yara; put the rules there, name others, or \
+        "rules = [\"rules/*.yar\",\n\"rules/own.yara\"]",
+        "worker.toml:9: module \"rules\": rules: no file matches rules/own.yara; put the rules there, name others, or \
          remove the key to use the bundled rules alone",
     ),
     (
@@ -346,4 +346,17 @@ fn damaged_examples_are_read_or_refused() {
             }
         }
     }
+}
+
+#[test]
+fn rules_that_are_not_there_yet_are_a_remark_beside_the_bundled_ones_and_else_a_mistake() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("worker.toml");
+    let config = Config::from_text(&path, EXAMPLE).unwrap();
+    assert_eq!(
+        config.remarks,
+        ["module \"rules\": no file matches its rules yet: only the bundled ones are used"]
+    );
+    let alone = EXAMPLE.replace("rules = [", "bundled = false\nrules = [");
+    assert!(Config::from_text(&path, &alone).is_err());
 }

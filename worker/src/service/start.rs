@@ -43,6 +43,9 @@ pub enum RunError {
 /// # Errors
 /// What keeps it from starting. Once it runs, faults are logged and links tried again.
 pub async fn run(config: Config) -> Result<(), RunError> {
+    for remark in &config.remarks {
+        tracing::warn!("{remark}");
+    }
     let clock = gantry_link::system_clock();
     let identity =
         Arc::new(NodeIdentity::open(&config.identity_dir, &config.name, Role::Worker, &clock)?);
