@@ -2,7 +2,7 @@
 //!
 //! Three steps lead to a link, each a type that only the one before can make:
 //! 1. [`Authority::create`] makes a cluster's certificate authority and the first host's identity.
-//! 2. [`Authority::issue_token`] and [`join`] give a worker its [`NodeIdentity`]; the private key never travels. After two
+//! 2. [`Authority::issue_token`] and [`join()`] give a worker its [`NodeIdentity`]; the private key never travels. After two
 //!    thirds of its 90 days a certificate is to be renewed ([`renew`], [`Authority::renew_host`]).
 //! 3. [`Server::bind`] on the host and [`connect`] on the worker make links. Both sides verify the other's
 //!    certificate before they read anything from it, and a link that is refused says why on both sides.
