@@ -9,7 +9,7 @@ use gantry_link::{CloseCode, FrameSender, HostConnection, HostReservationStream,
 use gantry_protocol::frame::{
     Assign, HostControl, HostReservation, WorkerControl, WorkerReservation,
 };
-use gantry_protocol::id::{Digest, MessageId, Session};
+use gantry_protocol::id::{MessageId, Session};
 use gantry_protocol::pool::{Assigned, Assignment};
 use gantry_protocol::time::millis;
 use tokio::sync::mpsc;
@@ -192,7 +192,7 @@ pub(super) async fn send_assignment<D: Disk>(sending: Sending<D>) {
     let writing = async {
         sender.send(&frame).await?;
         let sent = tokio::select! {
-            sent = send_body(&mut sender, first, body, length, digest) => Some(sent),
+            sent = send_body(&mut sender, first, body, length) => Some(sent),
             _ = queue.recv() => None,
         };
         match sent {
@@ -319,16 +319,15 @@ fn read_message<D: Disk>(spool: &Arc<Spool<D>>, id: MessageId) -> Result<Opened<
 }
 
 /// Sends a body whose first piece has been read with the header: most messages are no longer than that, and cost no
-/// further step on a blocking thread.
+/// further step on a blocking thread. [`Body`] compares the digest before it gives the last piece.
 async fn send_body<D: Disk>(
     sender: &mut FrameSender<HostReservation>,
     first: io::Result<Vec<u8>>,
     mut body: Body<D>,
     length: u64,
-    digest: Digest,
 ) -> Result<(), StreamError> {
     let unreadable = |error: &dyn Display| StreamError::Source { reason: error.to_string() };
-    let mut writer = sender.body(length, digest);
+    let mut writer = sender.verified_body(length);
     let mut left = length;
     let mut read = first;
     loop {

@@ -221,6 +221,40 @@ async fn a_source_that_is_not_what_was_said_resets_the_stream() {
     }
 }
 
+/// Who sends a verified body answers for its bytes; for its length the stream does, and the peer for all of it.
+#[tokio::test]
+async fn a_verified_body_keeps_its_length_and_is_compared_by_the_peer() {
+    let cluster = Cluster::new();
+    let mut server = cluster.server();
+    let (host, worker) = linked(&cluster, &mut server, "pc-1").await;
+    let body = message(1_000);
+    let mut other = body.clone();
+    other[0] ^= 1;
+    for source in [body.clone(), other.clone(), body[..999].to_vec(), message(1_001)] {
+        let (mut sender, _receiver) = host.connection.open_reservation().await.unwrap();
+        sender.send(&cancel()).await.unwrap();
+        let (_back, mut receiver) = within(worker.connection.accept_reservation()).await.unwrap();
+        assert_eq!(within(receiver.recv()).await, Ok(Some(cancel())));
+        let mut writer = sender.verified_body(1_000);
+        let written = match writer.write(Bytes::from(source.clone())).await {
+            Ok(()) => writer.end().await,
+            Err(error) => Err(error),
+        };
+        let mut sink = Vec::new();
+        let got = within(receiver.receive_body(1_000, sha256(&body), &mut sink)).await;
+        if source == body {
+            assert_eq!((written, got), (Ok(()), Ok(())));
+            assert_eq!(sink, body);
+        } else if source == other {
+            assert_eq!(written, Ok(()));
+            assert!(matches!(got, Err(StreamError::DigestMismatch { .. })), "{got:?}");
+        } else {
+            assert!(matches!(written, Err(StreamError::Source { .. })), "{written:?}");
+            assert!(matches!(got, Err(StreamError::Reset { .. })), "{got:?}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_sender_that_is_dropped_never_looks_finished() {
     let cluster = Cluster::new();
