@@ -6,6 +6,7 @@ pub mod cli;
 pub mod commands;
 pub mod config;
 pub mod disk;
+mod dots;
 pub mod exit;
 pub mod intake;
 pub mod local;

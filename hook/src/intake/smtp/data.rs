@@ -5,6 +5,8 @@
 //! `CR . CR`, `LF . CRLF`, `CRLF . LF`, `CRLF . CR CRLF`) can end a message early. When such characters are normalised,
 //! each becomes a CRLF of its own *after* unstuffing: a dot behind it is content, and gets its dot at release.
 
+use crate::dots::unchanged;
+
 /// Takes the bytes after 354 and gives the message. Ends every line it gives with CRLF.
 #[derive(Debug, Default)]
 pub(super) struct Decoder {
@@ -33,17 +35,20 @@ impl Decoder {
     pub(super) fn push(&mut self, input: &[u8], message: &mut Vec<u8>) -> usize {
         let mut taken = 0;
         while self.state != State::Ended
-            && let Some((&byte, rest)) = input.get(taken..).and_then(<[u8]>::split_first)
+            && let Some(rest) = input.get(taken..)
+            && let Some(&byte) = rest.first()
         {
-            taken += 1;
-            if self.state == State::Text && byte != b'\r' && byte != b'\n' {
-                let plain = rest.iter().position(|&b| b == b'\r' || b == b'\n');
-                let run = 1 + plain.unwrap_or(rest.len());
-                message
-                    .extend_from_slice(input.get(taken - 1..taken - 1 + run).unwrap_or_default());
-                taken += run - 1;
-            } else {
+            let (length, line_start) = match self.state {
+                State::LineStart | State::Text => unchanged(rest, self.state == State::LineStart),
+                State::Dot | State::DotCr | State::Cr | State::Ended => (0, false),
+            };
+            if length == 0 {
                 self.state = self.step(byte, message);
+                taken += 1;
+            } else {
+                message.extend_from_slice(rest.get(..length).unwrap_or_default());
+                self.state = if line_start { State::LineStart } else { State::Text };
+                taken += length;
             }
         }
         taken

@@ -1,5 +1,6 @@
 //! Dot-stuffing on the way out (RFC 5321, 4.5.2).
 
+use crate::dots::unchanged;
 use crate::release::letter::Encoding;
 
 /// Turns a message's bytes into what stands between 354 and the reply, in pieces of any size.
@@ -24,14 +25,16 @@ enum State {
 impl Encoding for Stuffing {
     fn push(&mut self, mut message: &[u8], wire: &mut Vec<u8>) {
         while let Some((&byte, rest)) = message.split_first() {
-            let run = match self.state {
-                State::Text => message.iter().position(|&b| b == b'\r' || b == b'\n'),
-                State::LineStart | State::Cr => Some(0),
+            let (length, line_start) = match self.state {
+                State::LineStart | State::Text => {
+                    unchanged(message, self.state == State::LineStart)
+                }
+                State::Cr => (0, false),
             };
-            let run = run.unwrap_or(message.len());
-            if run > 0 {
-                let (plain, tail) = message.split_at_checked(run).unwrap_or((message, &[]));
+            if length > 0 {
+                let (plain, tail) = message.split_at_checked(length).unwrap_or((message, &[]));
                 wire.extend_from_slice(plain);
+                self.state = if line_start { State::LineStart } else { State::Text };
                 message = tail;
                 continue;
             }
