@@ -72,7 +72,7 @@ impl<D: Disk> Session<D> {
         let end = Instant::now() + timeouts.message;
         while !arriving.decoder.has_ended() {
             if self.wire.buffered().is_empty() {
-                self.wire.fill(end.min(Instant::now() + timeouts.data)).await?;
+                self.wire.fill_message(end.min(Instant::now() + timeouts.data)).await?;
             }
             let (taken, refusal) = arriving.take(self.wire.buffered());
             self.wire.consume(taken);
@@ -217,6 +217,9 @@ impl<D: Disk> Arriving<D> {
     /// Takes what belongs to the message, and says what it has to be refused for.
     fn take(&mut self, input: &[u8]) -> (usize, Option<&'static str>) {
         let before = self.piece.len();
+        // A piece that is full is emptied before the next input, so there is always room.
+        let room = input.len().min(PIECE_BYTES_MAX.saturating_sub(before));
+        let input = input.get(..room).unwrap_or_default();
         let taken = self.decoder.push(input, &mut self.piece);
         let fresh = self.piece.get(before..).unwrap_or_default();
         self.length += fresh.len() as u64;

@@ -12,7 +12,9 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::command::COMMAND_BYTES_MAX;
 
 /// Bytes read ahead of what has been handled; holds several of the longest command lines.
-const INPUT_BYTES_MAX: usize = 16 * 1024;
+const INPUT_BYTES: usize = 16 * 1024;
+/// The same while a message comes in faster than so little takes: fewer reads, for as much more memory a connection.
+const MESSAGE_INPUT_BYTES: usize = 64 * 1024;
 /// Replies kept for one write while a client pipelines (RFC 2920, 3.2).
 const OUTPUT_BYTES_MAX: usize = 8 * 1024;
 /// How long, and for how many bytes, a client that is being sent away may still speak. Closing with unread input resets
@@ -56,7 +58,7 @@ impl Wire {
     pub(super) fn new(stream: TcpStream, write_timeout: Duration) -> Self {
         Self {
             stream,
-            input: vec![0; INPUT_BYTES_MAX].into_boxed_slice(),
+            input: vec![0; INPUT_BYTES].into_boxed_slice(),
             start: 0,
             end: 0,
             output: Vec::new(),
@@ -111,10 +113,20 @@ impl Wire {
         timeout_at(deadline, self.fill_untimed()).await.map_err(|_| Gone::TimedOut)?
     }
 
+    /// Waits for more of a message; all that came before is consumed. Makes room for more where the last read filled it.
+    pub(super) async fn fill_message(&mut self, deadline: Instant) -> Result<(), Gone> {
+        if self.end == INPUT_BYTES && self.input.len() == INPUT_BYTES && self.buffered().is_empty()
+        {
+            self.input = vec![0; MESSAGE_INPUT_BYTES].into_boxed_slice();
+            (self.start, self.end) = (0, 0);
+        }
+        self.fill(deadline).await
+    }
+
     /// Waits until the client is gone, and keeps what it pipelines meanwhile, up to the bound.
     pub(super) async fn gone(&mut self) -> Gone {
         loop {
-            if self.buffered().len() == INPUT_BYTES_MAX {
+            if self.buffered().len() == self.input.len() {
                 std::future::pending::<()>().await;
             }
             if let Err(gone) = self.fill_untimed().await {
