@@ -1,6 +1,6 @@
 //! A message as it leaves: what the hook adds on top, the header block as the verdict wants it, and the rest as it came.
 
-use std::io::{self, Read};
+use std::io;
 use std::sync::Arc;
 
 use gantry_mail::header::{self, Header, HeaderScanner};
@@ -13,7 +13,7 @@ use crate::disk::Disk;
 use crate::spool::{Body, Spool, SpoolError};
 
 /// Bytes read from the spool at once. Messages up to this size cost one step on a blocking thread.
-const PIECE_BYTES: usize = 64 * 1024;
+const PIECE_BYTES: u64 = 128 * 1024;
 
 /// Why a message cannot be sent now.
 #[derive(Debug, thiserror::Error)]
@@ -176,7 +176,7 @@ impl<D: Disk, E: Encoding> Pieces<D, E> {
 
     /// As [`Pieces::next`]. Blocks.
     pub(super) fn read(mut self) -> Result<Piece<D, E>, LetterError> {
-        let mut bytes = Vec::with_capacity(self.unsent.len() + PIECE_BYTES / 8);
+        let mut bytes = Vec::with_capacity(self.unsent.len() + 1024);
         self.encoding.push(&std::mem::take(&mut self.unsent), &mut bytes);
         let Some(mut body) = self.body.take() else {
             self.encoding.finish(&mut bytes);
@@ -204,9 +204,6 @@ pub(super) async fn open<D: Disk>(
 }
 
 /// Appends up to [`PIECE_BYTES`]; tells whether that was the end.
-fn read_piece(body: &mut impl Read, piece: &mut Vec<u8>) -> io::Result<bool> {
-    let wanted = PIECE_BYTES as u64;
-    // One byte more than wanted is never taken: `take` ends early only where the body does.
-    let read = body.by_ref().take(wanted).read_to_end(piece)?;
-    Ok((read as u64) < wanted)
+fn read_piece<D: Disk>(body: &mut Body<D>, piece: &mut Vec<u8>) -> io::Result<bool> {
+    Ok(body.read_piece(PIECE_BYTES, piece)? < PIECE_BYTES)
 }

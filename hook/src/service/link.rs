@@ -2,7 +2,7 @@
 //! nothing.
 
 use std::fmt::Display;
-use std::io::{self, Read};
+use std::io;
 use std::sync::Arc;
 
 use gantry_link::{CloseCode, FrameSender, HostConnection, HostReservationStream, StreamError};
@@ -24,7 +24,7 @@ pub(super) const CONTROL_QUEUE_MAX: usize = 64;
 /// Frames queued for one reservation: its cancel and its answer are all there ever are.
 pub(super) const STREAM_QUEUE_MAX: usize = 4;
 /// Bytes of a body that are read at once, and in memory for each reservation that is being sent.
-const PIECE_BYTES: u64 = 64 * 1024;
+const PIECE_BYTES: u64 = 128 * 1024;
 /// The stream's reset code for a body that cannot be sent to its end.
 const RESET_UNREADABLE: u32 = 1;
 /// The same for a reservation that ended while its body was being sent.
@@ -346,9 +346,8 @@ async fn send_body<D: Disk>(
     }
 }
 
-fn read_piece(body: &mut impl Read, left: u64) -> io::Result<Vec<u8>> {
-    let wanted = left.min(PIECE_BYTES);
-    let mut piece = Vec::with_capacity(usize::try_from(wanted).unwrap_or(0));
-    body.take(wanted).read_to_end(&mut piece)?;
+fn read_piece<D: Disk>(body: &mut Body<D>, left: u64) -> io::Result<Vec<u8>> {
+    let mut piece = Vec::new();
+    body.read_piece(left.min(PIECE_BYTES), &mut piece)?;
     Ok(piece)
 }

@@ -56,6 +56,21 @@ impl<D: Disk> Body<D> {
         self.length
     }
 
+    /// Appends the next `wanted` bytes to `piece`, fewer only where the message ends. Returns how many.
+    ///
+    /// # Errors
+    /// As reading it; nothing is appended then.
+    pub fn read_piece(&mut self, wanted: u64, piece: &mut Vec<u8>) -> io::Result<u64> {
+        let wanted = wanted.min(self.length - self.position);
+        let before = piece.len();
+        piece.resize(before + usize::try_from(wanted).map_err(io::Error::other)?, 0);
+        let read = self.read_exact(piece.get_mut(before..).unwrap_or_default());
+        if read.is_err() {
+            piece.truncate(before);
+        }
+        read.map(|()| wanted)
+    }
+
     pub(super) fn stored(stored: StoredFile<D>) -> Self {
         let (start, header) = (stored.preamble.body(), &stored.header);
         let (id, length, digest) = (header.id, header.length, header.digest);

@@ -17,7 +17,7 @@ use super::{Finished, Header, Log, Spool, SpoolError, VOLATILE_FOLDER};
 use crate::disk::{Disk, DiskFile};
 
 /// The first bytes of a message, which stay in memory: most messages never touch the disk.
-const MEMORY_BYTES_MAX: usize = 64 * 1024;
+const MEMORY_BYTES_MAX: usize = 128 * 1024;
 /// Bytes gathered before a write to disk.
 const BUFFER_BYTES: usize = 64 * 1024;
 
@@ -205,7 +205,8 @@ impl<D: Disk> VolatileMessage<D> {
         match (in_memory, file) {
             (Some(bytes), _) if !bytes.is_empty() => {
                 let count = bytes.len().min(buffer.len());
-                buffer.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
+                let (to, from) = (buffer.get_mut(..count), bytes.get(..count));
+                to.zip(from).into_iter().for_each(|(to, from)| to.copy_from_slice(from));
                 Ok(count)
             }
             (_, Some(file)) => file.read_at(buffer, offset - memory.len() as u64),

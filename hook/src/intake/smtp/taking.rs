@@ -11,7 +11,7 @@ use crate::disk::Disk;
 use crate::spool::{Finished, Incoming, Spool, SpoolError, Volatile};
 
 /// Bytes of a message in memory before they go to the spool. Smaller messages cost one step on a blocking thread.
-pub(super) const PIECE_BYTES_MAX: usize = 64 * 1024;
+pub(super) const PIECE_BYTES_MAX: usize = 128 * 1024;
 
 /// Begins in the spool only when there is something to write. Dropping it leaves nothing.
 pub(super) struct Taking<D: Disk> {

@@ -5,7 +5,7 @@ use crate::disk::sim::Fault;
 
 #[test]
 fn nothing_of_it_is_durable_and_all_of_it_can_be_read() {
-    for length in [10, 64 * 1024, 64 * 1024 + 1, 200_000] {
+    for length in [10, 64 * 1024, 128 * 1024, 128 * 1024 + 1, 200_000] {
         let (disk, spool) = new_spool();
         let body = message(1, length);
         let id = take_in_volatile(&spool, &body).unwrap();
