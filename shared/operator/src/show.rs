@@ -15,7 +15,10 @@ pub fn readiness(worker: &WorkerStatus) -> String {
         _ if !worker.linked && worker.ordered.is_some() => {
             "not linked, not ready by order".to_owned()
         }
-        _ if !worker.linked => "not linked".to_owned(),
+        _ if !worker.linked => match &worker.last_fault {
+            Some(fault) => format!("not linked, at fault: {fault}"),
+            None => "not linked".to_owned(),
+        },
         (_, Some(reason)) => format!("not ready by order: {reason}"),
         (Some(reason), None) => format!("barred: {reason}"),
         (None, None) if worker.silent => format!("silent ({})", worker.readiness),

@@ -45,6 +45,9 @@ pub(super) struct Grabber {
     /// By fence, which rises: the first one is the oldest.
     settled: BTreeMap<Fence, MessageId>,
     /// The last one, and when it came.
+    /// How often it broke the protocol, and how it did last.
+    pub(super) faults: u32,
+    pub(super) last_fault: Option<String>,
     pub(super) profile: Option<(Profile, Moment)>,
 }
 
@@ -221,6 +224,8 @@ impl Grabbers {
                 charged: BTreeSet::new(),
                 replaced: VecDeque::new(),
                 settled: BTreeMap::new(),
+                faults: 0,
+                last_fault: None,
                 profile: None,
             },
         );

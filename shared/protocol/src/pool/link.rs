@@ -63,6 +63,7 @@ impl Pool {
                 "another process has linked as {} since: two processes use one certificate; join one of them anew",
                 peer.name
             );
+            self.note_fault(key, "two processes use one certificate");
             return self.refuse(session, RefusedCode::Clone, text);
         }
         self.end_former_link(key, hello.incarnation, now);
@@ -292,9 +293,18 @@ impl Pool {
             // Its link is about to be closed.
             grabber.draining = true;
         }
+        self.note_fault(key, reason);
+        self.refuse(session, RefusedCode::Misbehaved, reason.to_owned());
+    }
+
+    /// What a grabber did against the protocol stays with its name, for the status.
+    pub(super) fn note_fault(&mut self, key: GrabberKey, reason: &str) {
+        if let Some(grabber) = self.grabbers.get_mut(key) {
+            grabber.faults = grabber.faults.saturating_add(1);
+            grabber.last_fault = Some(reason.to_owned());
+        }
         let grabber = self.grabbers.name(key);
         self.event(Event::Misbehaved { grabber, reason: reason.to_owned() });
-        self.refuse(session, RefusedCode::Misbehaved, reason.to_owned());
     }
 
     fn refuse(&mut self, session: Session, code: RefusedCode, text: String) {

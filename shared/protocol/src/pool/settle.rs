@@ -68,7 +68,7 @@ impl Pool {
         let (session, key, fence) = (acknowledge.session, acknowledge.grabber, acknowledge.fence);
         if let Err(reason) = self.check(id, &verdict) {
             let grabber = self.grabbers.name(key);
-            self.event(Event::Misbehaved { grabber: grabber.clone(), reason: reason.clone() });
+            self.note_fault(key, &format!("a wrong verdict: {reason}"));
             self.fail_reservation_quietly(
                 id,
                 &format!("{grabber} sent a wrong verdict: {reason}"),

@@ -86,6 +86,11 @@ pub struct WorkerStatus {
     /// It has missed three beats while holding something.
     pub silent: bool,
     pub draining: bool,
+    /// How often it broke the protocol since the hook's start, and how it did last.
+    #[serde(default)]
+    pub faults: u32,
+    #[serde(default)]
+    pub last_fault: Option<String>,
     pub heard_ago_ms: u64,
     pub free: u64,
     pub holding: Vec<String>,
@@ -141,6 +146,8 @@ impl Pool {
                 ordered: grabber.ordered.clone(),
                 silent: grabber.silent,
                 draining: grabber.draining,
+                faults: grabber.faults,
+                last_fault: grabber.last_fault.clone(),
                 heard_ago_ms: millis(now.since(grabber.last_heard)),
                 free: grabber.free(),
                 holding: grabber.holding.iter().map(ToString::to_string).collect(),
