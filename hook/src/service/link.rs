@@ -319,7 +319,7 @@ fn read_message<D: Disk>(spool: &Arc<Spool<D>>, id: MessageId) -> Result<Opened<
 }
 
 /// Sends a body whose first piece has been read with the header: most messages are no longer than that, and cost no
-/// further step on a blocking thread. [`Body`] compares the digest before it gives the last piece.
+/// further step on a blocking thread. What can be damaged, [`Body`] compares with its digest before it gives the last piece.
 async fn send_body<D: Disk>(
     sender: &mut FrameSender<HostReservation>,
     first: io::Result<Vec<u8>>,

@@ -15,15 +15,15 @@ use crate::disk::{Disk, DiskFile};
 /// The bytes of a message, exactly as they came in.
 ///
 /// Reading to the end compares them with the digest: damage is an error of kind [`io::ErrorKind::InvalidData`] in place
-/// of the last bytes and the end, so what was read before is not to be taken for a whole message. The message's file
-/// may be renamed or removed meanwhile.
+/// of the last bytes and the end, so what was read before is not to be taken for a whole message. What has never been
+/// out of memory is not compared. The message's file may be renamed or removed meanwhile.
 pub struct Body<D: Disk> {
     source: Source<D>,
     id: MessageId,
     length: u64,
     position: u64,
-    hash: Context,
-    expected: Digest,
+    /// What the bytes come to so far, and what they have to come to; `None` where no disk can have damaged them.
+    verification: Option<(Context, Digest)>,
 }
 
 enum Source<D: Disk> {
@@ -74,17 +74,16 @@ impl<D: Disk> Body<D> {
     pub(super) fn stored(stored: StoredFile<D>) -> Self {
         let (start, header) = (stored.preamble.body(), &stored.header);
         let (id, length, digest) = (header.id, header.length, header.digest);
-        Self::new(Source::Stored { file: stored.file, start }, id, length, digest)
+        let verification = Some((Context::new(&SHA256), digest));
+        let source = Source::Stored { file: stored.file, start };
+        Self { source, id, length, position: 0, verification }
     }
 
     pub(super) fn volatile(message: Arc<VolatileMessage<D>>) -> Self {
         let header = &message.header;
         let (id, length, digest) = (header.id, header.length, header.digest);
-        Self::new(Source::Volatile(message), id, length, digest)
-    }
-
-    fn new(source: Source<D>, id: MessageId, length: u64, expected: Digest) -> Self {
-        Self { source, id, length, position: 0, hash: Context::new(&SHA256), expected }
+        let verification = (!message.is_in_memory()).then(|| (Context::new(&SHA256), digest));
+        Self { source: Source::Volatile(message), id, length, position: 0, verification }
     }
 
     fn damaged(&self, what: &str) -> io::Error {
@@ -106,9 +105,13 @@ impl<D: Disk> Read for Body<D> {
         if count == 0 && wanted > 0 {
             return Err(self.damaged("the file ends within the message"));
         }
-        self.hash.update(buffer.get(..count).unwrap_or_default());
         self.position += count as u64;
-        if self.position == self.length && digest(self.hash.clone()) != self.expected {
+        let ended = self.position == self.length;
+        let damaged = self.verification.as_mut().is_some_and(|(hash, expected)| {
+            hash.update(buffer.get(..count).unwrap_or_default());
+            ended && digest(hash.clone()) != *expected
+        });
+        if damaged {
             return Err(self.damaged("its bytes are not those that came in: the digest differs"));
         }
         Ok(count)

@@ -97,14 +97,14 @@ impl<D: Disk> Spool<D> {
     /// Whether nothing of a message lies on the disk, so that reading it takes no longer than memory does.
     pub fn in_memory(&self, id: MessageId) -> bool {
         let messages = lock(&self.volatile.messages);
-        messages.get(&id).is_some_and(|message| message.content.file.is_none())
+        messages.get(&id).is_some_and(|message| message.is_in_memory())
     }
 
     /// Whether its verdict is only remembered: no disk is asked, not even to clear what is held against its content.
     pub fn settles_in_memory(&self, id: MessageId) -> bool {
         let digest = lock(&self.volatile.messages)
             .get(&id)
-            .filter(|message| message.content.file.is_none())
+            .filter(|message| message.is_in_memory())
             .map(|message| message.header.digest);
         digest.is_some_and(|digest| self.suspects().lookup(digest).is_none())
     }
@@ -199,6 +199,11 @@ impl<D: Disk> Volatile<D> {
 }
 
 impl<D: Disk> VolatileMessage<D> {
+    /// Whether nothing of it lies on the disk.
+    pub(super) fn is_in_memory(&self) -> bool {
+        self.content.file.is_none()
+    }
+
     pub(super) fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         let Content { memory, file, .. } = &self.content;
         let in_memory = usize::try_from(offset).ok().and_then(|offset| memory.get(offset..));
