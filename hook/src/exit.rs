@@ -1,3 +1,3 @@
-//! The exit codes of `gantry-hook`.
+//! How `gantry-hook` ends.
 
 pub use gantry_config::exit::*;

@@ -1,6 +1,5 @@
 //! `gantry-hook`: the command line.
 
-use std::io::Write;
 use std::process::ExitCode;
 
 use gantry_hook::cli::Cli;
@@ -12,12 +11,5 @@ fn main() -> ExitCode {
         Err(code) => return ExitCode::from(code),
     };
     gantry_daemon::log::start();
-    match commands::execute(cli, &mut std::io::stdout()) {
-        Ok(()) => ExitCode::from(exit::OK),
-        Err(failure) => {
-            // Nobody is left to tell where this fails.
-            let _ = writeln!(std::io::stderr(), "gantry-hook: {}", failure.text);
-            ExitCode::from(failure.code)
-        }
-    }
+    exit::end("gantry-hook", commands::execute(cli, &mut std::io::stdout()))
 }

@@ -10,15 +10,9 @@ use gantry_scanners::registry;
 
 use crate::cli::{Cli, Command};
 use crate::config::Config;
+use crate::exit::{self, Failure, failure, line};
 use crate::service::{self, RunError};
-use crate::{demo, exit, operator};
-
-/// What went wrong, in a sentence, and the exit code that says so.
-#[derive(Debug)]
-pub struct Failure {
-    pub code: u8,
-    pub text: String,
-}
+use crate::{demo, operator};
 
 /// Does what the command line says, writing results to `out`.
 ///
@@ -50,10 +44,7 @@ pub fn execute(cli: Cli, out: &mut dyn Write) -> Result<(), Failure> {
 }
 
 fn load(path: &Path) -> Result<Config, Failure> {
-    Config::load(path).map_err(|mistakes| {
-        let text = mistakes.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
-        Failure { code: exit::EX_CONFIG, text }
-    })
+    Config::load(path).map_err(exit::mistakes)
 }
 
 /// The token says what the node becomes.
@@ -111,12 +102,4 @@ fn run(config: Config) -> Result<(), Failure> {
 pub(crate) fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     runtime.map_err(|error| failure(exit::EX_IOERR, error))
-}
-
-pub(crate) fn failure(code: u8, error: impl std::fmt::Display) -> Failure {
-    Failure { code, text: error.to_string() }
-}
-
-pub(crate) fn line(out: &mut dyn Write, text: &str) -> Result<(), Failure> {
-    writeln!(out, "{text}").map_err(|error| failure(exit::EX_IOERR, error))
 }

@@ -1,3 +1,3 @@
-//! The exit codes of `gantry`.
+//! How `gantry` ends.
 
 pub use gantry_config::exit::*;

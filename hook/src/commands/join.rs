@@ -5,9 +5,8 @@ use std::path::Path;
 
 use gantry_link::{JoinError, NodeIdentity, Role};
 
-use super::{Failure, failure, line};
 use crate::config::Config;
-use crate::exit;
+use crate::exit::{self, Failure, failure, line};
 
 /// Gets this host its certificate for a token of the host that has the authority.
 ///

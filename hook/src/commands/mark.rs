@@ -6,11 +6,10 @@ use std::sync::Arc;
 
 use gantry_protocol::pool::MailboxIndex;
 
-use super::Failure;
 use crate::cli::MarkArgs;
 use crate::config::{Config, Custody};
 use crate::disk::RealDisk;
-use crate::exit;
+use crate::exit::{self, Failure};
 use crate::intake::Clock;
 use crate::intake::arrival::LocalIntake;
 use crate::intake::mark::{self, Failed, MarkRequest};

@@ -16,17 +16,10 @@ use crate::audit::{Audit, Outcome, Who};
 use crate::cli::{self, AsideAction, Cli, Command, Output, TokenArgs};
 use crate::config::Config;
 use crate::disk::RealDisk;
-use crate::exit;
+use crate::exit::{self, Failure, failure, line};
 use crate::intake::{Clock, unix_ms};
 use crate::service::{self, RunError};
 use crate::spool::{Opened, Spool, SpoolError};
-
-/// What went wrong, in a sentence, and the exit code that says so.
-#[derive(Debug)]
-pub struct Failure {
-    pub code: u8,
-    pub text: String,
-}
 
 /// Does what the command line says, writing results to `out`.
 ///
@@ -60,10 +53,7 @@ pub fn execute(cli: Cli, out: &mut dyn Write) -> Result<(), Failure> {
 }
 
 fn load(path: &Path) -> Result<Config, Failure> {
-    Config::load(path).map_err(|mistakes| {
-        let text = mistakes.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
-        Failure { code: exit::EX_CONFIG, text }
-    })
+    Config::load(path).map_err(exit::mistakes)
 }
 
 fn init(config: &Config, out: &mut dyn Write) -> Result<(), Failure> {
@@ -327,14 +317,6 @@ fn unexpected(reply: Reply) -> Failure {
             text: format!("the running hook answered {other:?}"),
         },
     }
-}
-
-fn failure(code: u8, error: impl std::fmt::Display) -> Failure {
-    Failure { code, text: error.to_string() }
-}
-
-fn line(out: &mut dyn Write, text: &str) -> Result<(), Failure> {
-    writeln!(out, "{text}").map_err(|error| failure(exit::EX_IOERR, error))
 }
 
 fn print_json(out: &mut dyn Write, value: &impl serde::Serialize) -> Result<(), Failure> {

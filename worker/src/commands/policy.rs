@@ -15,10 +15,10 @@ use gantry_scanners::api::{Module, Source};
 use gantry_scanners::registry;
 use sha2::{Digest as _, Sha256};
 
-use super::{Failure, failure, line, runtime};
+use super::runtime;
 use crate::cli::{PolicyAction, PolicyTestArgs};
 use crate::config::Config;
-use crate::exit;
+use crate::exit::{self, Failure, failure, line};
 use crate::pipeline::{Examined, Pipeline};
 use crate::policy::{Kind, Policy};
 
@@ -39,18 +39,14 @@ pub(super) fn execute(
 /// A policy that these modules can follow.
 pub(super) fn load(file: &Path, modules: &[Arc<dyn Module>]) -> Result<Policy, Failure> {
     let provides: Vec<&str> = modules.iter().map(|module| module.provides()).collect();
-    Policy::load_for(file, &provides)
-        .map_err(|told| Failure { code: exit::EX_CONFIG, text: told.join("\n") })
+    Policy::load_for(file, &provides).map_err(exit::mistakes)
 }
 
 fn check(config: &Path, file: Option<PathBuf>, out: &mut dyn Write) -> Result<(), Failure> {
     // A file alone can be checked where there is no worker.
     let (file, policy) = match file {
         Some(file) => {
-            let policy = Policy::load(&file).map_err(|mistakes| {
-                let text: Vec<_> = mistakes.iter().map(ToString::to_string).collect();
-                Failure { code: exit::EX_CONFIG, text: text.join("\n") }
-            })?;
+            let policy = Policy::load(&file).map_err(exit::mistakes)?;
             (file, policy)
         }
         None => {

@@ -11,9 +11,8 @@ use gantry_link::{
 use gantry_operator::{REPLY_BYTES_MAX, Reply, Request};
 use tokio::task::JoinSet;
 
-use crate::commands::Failure;
 use crate::config::Config;
-use crate::exit;
+use crate::exit::{self, Failure};
 
 /// For the connection to each address, and for each reply.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(5);

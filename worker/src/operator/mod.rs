@@ -13,9 +13,9 @@ use std::io::{IsTerminal, Write};
 use gantry_operator::{Order, Queue, Reply, Request};
 use serde_json::{Value, json};
 
-use crate::commands::{Failure, failure, line, runtime};
+use crate::commands::runtime;
 use crate::config::Config;
-use crate::exit;
+use crate::exit::{self, Failure, failure, line};
 use args::{AsideAction, At, Decision, MessageRef, Node, OperatorCommand, Output};
 use hosts::{Answer, Hosts};
 

@@ -13,8 +13,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use super::hosts::{Answer, Hosts};
 use super::show::{problem_of, sections, status_of, workers};
-use crate::commands::{Failure, failure};
-use crate::exit;
+use crate::exit::{self, Failure, failure};
 
 /// Pictures follow each other this fast.
 const EVERY: Duration = Duration::from_secs(1);
