@@ -42,22 +42,10 @@ fn hosts(answers: &[Answer]) -> Table {
     );
     for answer in answers {
         let Some(status) = status_of(answer) else {
-            let state = format!("NO ANSWER: {}", problem_of(answer));
-            let none = "-";
-            table.push([
-                answer.name(),
-                &answer.address,
-                none,
-                none,
-                none,
-                none,
-                none,
-                none,
-                none,
-                none,
-                none,
-                &state,
-            ]);
+            let mut row = ["-"; 12];
+            let state = no_answer(answer);
+            (row[0], row[1], row[11]) = (answer.name(), &answer.address, &state);
+            table.push(row);
             continue;
         };
         let pool = &status.pool;
@@ -198,13 +186,14 @@ pub(super) fn status_of(answer: &Answer) -> Option<&HookStatus> {
     }
 }
 
-/// Why a host gave no status.
-pub(super) fn problem_of(answer: &Answer) -> &str {
-    match &answer.reply {
+/// The state of a host that gave no status, with the reason.
+pub(super) fn no_answer(answer: &Answer) -> String {
+    let reason = match &answer.reply {
         Ok(Reply::Refused(reason)) => reason,
         Ok(_) => "it answered something else",
         Err(problem) => &problem.text,
-    }
+    };
+    format!("NO ANSWER: {reason}")
 }
 
 fn all_workers(answers: &[Answer]) -> impl Iterator<Item = (&HookStatus, &WorkerStatus)> {

@@ -12,7 +12,7 @@ use gantry_protocol::pool::Counters;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::hosts::{Answer, Hosts};
-use super::show::{problem_of, sections, status_of, workers};
+use super::show::{no_answer, sections, status_of, workers};
 use crate::exit::{self, Failure, failure};
 
 /// Pictures follow each other this fast.
@@ -80,21 +80,10 @@ fn hosts(answers: &[Answer], before: &mut Before) -> Table {
     for answer in answers {
         let Some(status) = status_of(answer) else {
             before.remove(&answer.address);
-            let state = format!("NO ANSWER: {}", problem_of(answer));
-            let none = "-";
-            table.push([
-                answer.name(),
-                none,
-                none,
-                none,
-                none,
-                none,
-                none,
-                none,
-                none,
-                none,
-                &state,
-            ]);
+            let mut row = ["-"; 11];
+            let state = no_answer(answer);
+            (row[0], row[10]) = (answer.name(), &state);
+            table.push(row);
             continue;
         };
         let (pool, now) = (&status.pool, Instant::now());
