@@ -8,10 +8,8 @@ use super::plan::WORKERS;
 use super::world::World;
 
 /// A fault that is planned: its kind, and no more, so that what it hits depends on what is there by then.
-pub(super) type Fault = FaultKind;
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum FaultKind {
+pub(super) enum Fault {
     WorkerCrash,
     /// Everything it held is lost, and yet it comes back under its old number.
     WorkerCrashSameIncarnation,
@@ -41,109 +39,83 @@ pub(super) enum FaultKind {
     OperatorDeletes,
 }
 
-pub(super) const FAULTS: [FaultKind; 21] = {
-    use FaultKind::*;
+/// All of them, each with its name in the counts.
+pub(super) const FAULTS: [(Fault, &str); 21] = {
+    use Fault::*;
     [
-        WorkerCrash,
-        WorkerCrashSameIncarnation,
-        WorkerHangs,
-        WorkerDrains,
-        ModuleNotReady,
-        LinkLost,
-        SilentToHost,
-        SilentToWorker,
-        Delay,
-        StreamReset,
-        HookKilled,
-        PowerCut,
-        CrashInOperation,
-        HookHangs,
-        HookDrains,
-        DiskFull,
-        DiskReadOnly,
-        DiskError,
-        HopAway,
-        OperatorReleases,
-        OperatorDeletes,
+        (WorkerCrash, "fault: worker crashed"),
+        (WorkerCrashSameIncarnation, "fault: worker crashed, same incarnation"),
+        (WorkerHangs, "fault: worker hung"),
+        (WorkerDrains, "fault: worker drained"),
+        (ModuleNotReady, "fault: module not ready"),
+        (LinkLost, "fault: link lost"),
+        (SilentToHost, "fault: silence to the host"),
+        (SilentToWorker, "fault: silence to a worker"),
+        (Delay, "fault: frames delayed"),
+        (StreamReset, "fault: stream reset"),
+        (HookKilled, "fault: hook killed"),
+        (PowerCut, "fault: power cut"),
+        (CrashInOperation, "fault: crash planned in a disk operation"),
+        (HookHangs, "fault: hook hung"),
+        (HookDrains, "fault: hook drained"),
+        (DiskFull, "fault: disk full"),
+        (DiskReadOnly, "fault: disk read-only"),
+        (DiskError, "fault: disk operation failed"),
+        (HopAway, "fault: next hop away"),
+        (OperatorReleases, "operator: released"),
+        (OperatorDeletes, "operator: deleted"),
     ]
 };
 
-impl FaultKind {
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            FaultKind::WorkerCrash => "fault: worker crashed",
-            FaultKind::WorkerCrashSameIncarnation => "fault: worker crashed, same incarnation",
-            FaultKind::WorkerHangs => "fault: worker hung",
-            FaultKind::WorkerDrains => "fault: worker drained",
-            FaultKind::ModuleNotReady => "fault: module not ready",
-            FaultKind::LinkLost => "fault: link lost",
-            FaultKind::SilentToHost => "fault: silence to the host",
-            FaultKind::SilentToWorker => "fault: silence to a worker",
-            FaultKind::Delay => "fault: frames delayed",
-            FaultKind::StreamReset => "fault: stream reset",
-            FaultKind::HookKilled => "fault: hook killed",
-            FaultKind::PowerCut => "fault: power cut",
-            FaultKind::CrashInOperation => "fault: crash planned in a disk operation",
-            FaultKind::HookHangs => "fault: hook hung",
-            FaultKind::HookDrains => "fault: hook drained",
-            FaultKind::DiskFull => "fault: disk full",
-            FaultKind::DiskReadOnly => "fault: disk read-only",
-            FaultKind::DiskError => "fault: disk operation failed",
-            FaultKind::HopAway => "fault: next hop away",
-            FaultKind::OperatorReleases => "operator: released",
-            FaultKind::OperatorDeletes => "operator: deleted",
-        }
-    }
-}
-
 impl World {
-    pub(super) fn on_fault(&mut self, kind: FaultKind) {
+    pub(super) fn on_fault(&mut self, fault: Fault) {
         let worker = self.random.index(WORKERS);
-        let hit = match kind {
-            FaultKind::WorkerCrash => self.crash_worker(worker, false),
-            FaultKind::WorkerCrashSameIncarnation => self.crash_worker(worker, true),
-            FaultKind::WorkerHangs => {
+        let hit = match fault {
+            Fault::WorkerCrash => self.crash_worker(worker, false),
+            Fault::WorkerCrashSameIncarnation => self.crash_worker(worker, true),
+            Fault::WorkerHangs => {
                 let until = self.queue.now + self.random.between(100, 6_000);
                 let hangs = &mut self.workers[worker].hangs_until;
                 *hangs = until.max(*hangs);
                 self.workers[worker].is_up()
             }
-            FaultKind::WorkerDrains => self.drain_worker(worker),
-            FaultKind::ModuleNotReady => self.module_not_ready(worker),
-            FaultKind::LinkLost => self.lose_link(worker),
-            FaultKind::SilentToHost => self.silence(worker, true),
-            FaultKind::SilentToWorker => self.silence(worker, false),
-            FaultKind::Delay => self.delay(worker),
-            FaultKind::StreamReset => self.reset_stream(worker),
-            FaultKind::HookKilled => self.host_down("killed", false),
-            FaultKind::PowerCut => self.host_down("power cut", true),
-            FaultKind::HookHangs => {
+            Fault::WorkerDrains => self.drain_worker(worker),
+            Fault::ModuleNotReady => self.module_not_ready(worker),
+            Fault::LinkLost => self.lose_link(worker),
+            Fault::SilentToHost => self.silence(worker, true),
+            Fault::SilentToWorker => self.silence(worker, false),
+            Fault::Delay => self.delay(worker),
+            Fault::StreamReset => self.reset_stream(worker),
+            Fault::HookKilled => self.host_down("killed", false),
+            Fault::PowerCut => self.host_down("power cut", true),
+            Fault::HookHangs => {
                 let until = self.queue.now + self.random.between(100, 4_000);
                 self.host.hangs_until = until.max(self.host.hangs_until);
                 self.host.up.is_some()
             }
-            FaultKind::HookDrains => self.drain_host(),
-            FaultKind::HopAway => {
+            Fault::HookDrains => self.drain_host(),
+            Fault::HopAway => {
                 self.hop_away_until = self.queue.now + self.random.between(500, 8_000);
                 true
             }
-            FaultKind::CrashInOperation => {
+            Fault::CrashInOperation => {
                 self.disk.crash_at(self.disk.operations() + self.random.between(1, 12));
                 self.host.up.is_some()
             }
-            FaultKind::OperatorReleases => self.operate(Operation::Release),
-            FaultKind::OperatorDeletes => self.operate(Operation::Delete),
-            FaultKind::DiskFull => self.fail_disk(DiskFault::Full),
-            FaultKind::DiskReadOnly => self.fail_disk(DiskFault::ReadOnly),
-            FaultKind::DiskError => {
+            Fault::OperatorReleases => self.operate(Operation::Release),
+            Fault::OperatorDeletes => self.operate(Operation::Delete),
+            Fault::DiskFull => self.fail_disk(DiskFault::Full),
+            Fault::DiskReadOnly => self.fail_disk(DiskFault::ReadOnly),
+            Fault::DiskError => {
                 let operation = self.disk.operations() + self.random.between(1, 12);
                 self.disk.fail_at(operation, DiskFault::Io);
                 self.host.up.is_some()
             }
         };
         if hit {
-            self.counts.add(kind.name());
-            self.note(|| format!("FAULT {kind:?}, worker {worker}"));
+            let listed = FAULTS.iter().find(|(listed, _)| *listed == fault);
+            self.counts.add(listed.expect("every fault has a name").1);
+            self.note(|| format!("FAULT {fault:?}, worker {worker}"));
         }
     }
 

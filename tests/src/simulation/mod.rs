@@ -88,7 +88,7 @@ pub fn run(seed: u64, settings: Settings) -> Outcome {
 
 /// The kinds of fault that a campaign has to have had.
 pub fn fault_kinds() -> Vec<&'static str> {
-    let planned = faults::FAULTS.iter().map(|kind| kind.name());
+    let planned = faults::FAULTS.iter().map(|(_, name)| *name);
     let drawn = [
         "crash in recovery",
         "fault: client vanished in DATA",

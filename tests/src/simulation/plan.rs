@@ -7,7 +7,7 @@ use gantry_mail::{Envelope, Recipient};
 use gantry_protocol::policy;
 use gantry_protocol::pool::{Config, MailboxConfig, WhenUnprocessed};
 
-use super::faults::{FAULTS, FaultKind};
+use super::faults::{FAULTS, Fault};
 use super::random::Random;
 
 /// The only need.
@@ -61,7 +61,7 @@ pub(super) struct Mail {
 pub(super) struct Plan {
     pub(super) mails: Arc<Vec<Mail>>,
     pub(super) config: Config,
-    pub(super) faults: Vec<(u64, FaultKind)>,
+    pub(super) faults: Vec<(u64, Fault)>,
     pub(super) faults_end: u64,
     pub(super) answer_within: u64,
     /// In percent, each time it can happen.
@@ -94,7 +94,8 @@ impl Plan {
         let faults_end = BEGIN + lasts;
         let mails: Vec<Mail> = (0..random.between(3, 30)).map(|n| mail(n, lasts, random)).collect();
         // Some schedules are quiet, some are hell, and most lack some kinds of fault, so that others show.
-        let kinds: Vec<FaultKind> = FAULTS.iter().copied().filter(|_| random.percent(60)).collect();
+        let kinds: Vec<Fault> =
+            FAULTS.iter().map(|(fault, _)| *fault).filter(|_| random.percent(60)).collect();
         let many = if kinds.is_empty() { 0 } else { random.between(0, 20) };
         let faults =
             (0..many).map(|_| (BEGIN + random.between(500, lasts), random.pick(&kinds))).collect();
