@@ -5,6 +5,7 @@ use std::fmt::Write;
 use gantry_operator::HookStatus;
 use gantry_operator::show::{last_action, modules, readiness};
 use gantry_operator::table::{Table, span};
+use gantry_protocol::pool::{MessageStatus, WorkerStatus};
 
 /// Messages that the table of a status shows; `--json` shows more.
 const MESSAGES_SHOWN: usize = 20;
@@ -51,11 +52,25 @@ pub(super) fn status(status: &HookStatus) -> String {
         c.takeover_ms_max,
         c.verdicts_refused
     );
+    text.push('\n');
+    text.push_str(&workers(&pool.workers).aligned());
+    if !pool.messages.is_empty() {
+        text.push('\n');
+        text.push_str(&oldest(&pool.messages).aligned());
+        let more = pool.messages.len().saturating_sub(MESSAGES_SHOWN);
+        if more > 0 {
+            let _ = writeln!(text, "and {more} more; --json shows them");
+        }
+    }
+    text
+}
+
+fn workers(workers: &[WorkerStatus]) -> Table {
     let heading = ["WORKER", "STATE", "HOLDS", "FREE", "HEARD", "LAST ACTION", "MODULES"];
-    let mut workers = Table::new("worker", heading);
-    for worker in &pool.workers {
+    let mut table = Table::new("worker", heading);
+    for worker in workers {
         let profile = worker.profile.as_ref();
-        workers.push([
+        table.push([
             &worker.name,
             &readiness(worker),
             &worker.holding.len().to_string(),
@@ -65,27 +80,21 @@ pub(super) fn status(status: &HookStatus) -> String {
             &profile.map(modules).unwrap_or_default(),
         ]);
     }
-    text.push('\n');
-    text.push_str(&workers.aligned());
-    if !pool.messages.is_empty() {
-        let heading = ["MESSAGE", "MAILBOX", "STATE", "AGE", "ATTEMPTS", "BYTES"];
-        let mut messages = Table::new("message", heading);
-        for message in pool.messages.iter().take(MESSAGES_SHOWN) {
-            messages.push([
-                &message.id,
-                &message.mailbox,
-                &message.state,
-                &span(message.age_s),
-                &message.attempts.to_string(),
-                &message.length.to_string(),
-            ]);
-        }
-        text.push('\n');
-        text.push_str(&messages.aligned());
-        let more = pool.messages.len().saturating_sub(MESSAGES_SHOWN);
-        if more > 0 {
-            let _ = writeln!(text, "and {more} more; --json shows them");
-        }
+    table
+}
+
+fn oldest(messages: &[MessageStatus]) -> Table {
+    let heading = ["MESSAGE", "MAILBOX", "STATE", "AGE", "ATTEMPTS", "BYTES"];
+    let mut table = Table::new("message", heading);
+    for message in messages.iter().take(MESSAGES_SHOWN) {
+        table.push([
+            &message.id,
+            &message.mailbox,
+            &message.state,
+            &span(message.age_s),
+            &message.attempts.to_string(),
+            &message.length.to_string(),
+        ]);
     }
-    text
+    table
 }

@@ -41,6 +41,12 @@ impl Capabilities {
         }
         found
     }
+
+    /// What may come in at a mailbox whose way out is a folder or a program: all but DSN, for which neither a file nor
+    /// an argument has a place.
+    pub fn local() -> Self {
+        Self { size: Some(0), eight_bit_mime: true, smtputf8: true, ..Self::default() }
+    }
 }
 
 /// What a next hop last offered, shared between the release that learns it and the intake that obeys it. Cheap to

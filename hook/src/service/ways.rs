@@ -14,8 +14,8 @@ use crate::intake::pickup::{self, Pickup, PickupConfig};
 use crate::intake::smtp::{IntakeCustody, SmtpIntake};
 use crate::intake::{Clock, Gate};
 use crate::release::{
-    CommandRelease, CommandReleaseConfig, DirectoryRelease, DirectoryReleaseConfig, Identity,
-    Offered, SmtpRelease, SmtpReleaseConfig, TraceKey, Way, probe,
+    Capabilities, CommandRelease, CommandReleaseConfig, DirectoryRelease, DirectoryReleaseConfig,
+    Identity, Offered, SmtpRelease, SmtpReleaseConfig, TraceKey, Way, probe,
 };
 use crate::spool::Spool;
 
@@ -87,7 +87,7 @@ fn way_out(mailbox: &config::Mailbox, host: &str, offered: &Offered) -> Result<W
             offered.clone(),
         )),
         config::Release::Directory(release) => {
-            offered.set(DirectoryRelease::capabilities());
+            offered.set(Capabilities::local());
             let config = DirectoryReleaseConfig {
                 identity: identity(&release.names.host_name, &release.names.authserv_id),
                 host: host.to_owned(),
@@ -101,7 +101,7 @@ fn way_out(mailbox: &config::Mailbox, host: &str, offered: &Offered) -> Result<W
             })?)
         }
         config::Release::Command(release) => {
-            offered.set(CommandRelease::capabilities());
+            offered.set(Capabilities::local());
             Way::Command(CommandRelease::new(CommandReleaseConfig {
                 identity: identity(&release.names.host_name, &release.names.authserv_id),
                 program: release.program.clone(),

@@ -15,10 +15,10 @@ use gantry_protocol::id::MessageId;
 use gantry_protocol::pool::{RecipientResult, ReleaseResult};
 
 use self::process::Ended;
+use super::TraceKey;
 use super::letter::{self, Identity, LetterError, Stamp};
 use super::lines::{LineEnds, Lines};
 use super::order::{Group, Plan, all, envelope_recipients, plan};
-use super::{Capabilities, TraceKey};
 use crate::disk::Disk;
 use crate::exit;
 use crate::local;
@@ -68,16 +68,6 @@ struct Order<'a, D: Disk> {
 impl CommandRelease {
     pub fn new(config: CommandReleaseConfig) -> Self {
         Self { config }
-    }
-
-    /// What may come in at a mailbox whose way out is a program: all but DSN, for which there is no argument.
-    pub fn capabilities() -> Capabilities {
-        Capabilities {
-            size: Some(0),
-            eight_bit_mime: true,
-            smtputf8: true,
-            ..Capabilities::default()
-        }
     }
 
     pub(super) async fn release<D: Disk>(

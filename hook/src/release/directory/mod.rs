@@ -14,10 +14,10 @@ use gantry_mail::HeaderEdit;
 use gantry_protocol::id::MessageId;
 use gantry_protocol::pool::{RecipientResult, ReleaseResult};
 
+use super::TraceKey;
 use super::letter::{Identity, Letter, LetterError, Stamp};
 use super::lines::{LineEnds, Lines};
 use super::order::{Group, Plan, all, envelope_recipients, plan};
-use super::{Capabilities, TraceKey};
 use crate::disk::{Disk, RealDisk};
 use crate::local::{self, AddressError, SIDECAR_ENDING, Sidecar};
 use crate::spool::{Header, Spool};
@@ -88,16 +88,6 @@ impl DirectoryRelease {
             std::fs::create_dir_all(&folder).map_err(|error| (folder, error))?;
         }
         Ok(Self { config: Arc::new(config) })
-    }
-
-    /// What may come in at a mailbox whose way out is a folder: all but DSN, for which its files have no place.
-    pub fn capabilities() -> Capabilities {
-        Capabilities {
-            size: Some(0),
-            eight_bit_mime: true,
-            smtputf8: true,
-            ..Capabilities::default()
-        }
     }
 
     pub(super) async fn release<D: Disk>(
