@@ -35,37 +35,10 @@ impl Pool {
     /// A link whose peer's certificate was verified and whose first frame is this hello. The driver assigns sessions
     /// in rising order and has checked that name and version fit.
     pub fn handle_link_up(&mut self, session: Session, peer: LinkPeer, hello: Hello, now: Moment) {
-        if hello.name != peer.name {
-            let text =
-                format!("the certificate is for {}, the hello says {}", peer.name, hello.name);
-            return self.refuse(session, RefusedCode::NameMismatch, text);
-        }
-        let Some(version) = common_version(&hello) else {
-            let (min, max) = limits::VERSIONS;
-            let text = format!(
-                "no common version: this host speaks {min} to {max}, the worker {} to {}",
-                hello.version_min, hello.version_max
-            );
-            return self.refuse(session, RefusedCode::NoCommonVersion, text);
+        let (version, key) = match self.admit(&peer, &hello, now) {
+            Ok(admitted) => admitted,
+            Err((code, text)) => return self.refuse(session, code, text),
         };
-        let key = match self.grabbers.by_name(&peer.name) {
-            Some(key) => key,
-            None => match self.grabbers.insert(&peer.name, hello.incarnation, now) {
-                Some(key) => key,
-                None => {
-                    let text = format!("{} grabbers are linked already", limits::GRABBERS_MAX);
-                    return self.refuse(session, RefusedCode::Limit, text);
-                }
-            },
-        };
-        if self.grabbers.get(key).is_some_and(|grabber| grabber.was_replaced(hello.incarnation)) {
-            let text = format!(
-                "another process has linked as {} since: two processes use one certificate; join one of them anew",
-                peer.name
-            );
-            self.note_fault(key, "two processes use one certificate");
-            return self.refuse(session, RefusedCode::Clone, text);
-        }
         self.end_former_link(key, hello.incarnation, now);
         let resumed = self.resume_all(key, session, &hello.resume, now);
         self.grabbers.bind(key, session);
@@ -88,20 +61,8 @@ impl Pool {
             (grabber.wanted, grabber.given) = (Credit::default(), Credit::default());
             grabber.draining = false;
         }
-        self.control(
-            session,
-            HostControl::Welcome(Welcome {
-                version,
-                software: self.config.software.clone(),
-                host: self.config.host.clone(),
-                session,
-                policy: self.config.policy,
-                revocations: self.config.revocations,
-                beat_ms: u32::try_from(millis(self.config.beat)).unwrap_or(u32::MAX),
-                beat_idle_ms: u32::try_from(millis(self.config.beat_idle)).unwrap_or(u32::MAX),
-                resumed,
-            }),
-        );
+        let welcome = self.welcome(version, session, resumed);
+        self.control(session, HostControl::Welcome(welcome));
         if let Some(text) = barred {
             self.control(session, HostControl::Notice(Notice { text }));
         }
@@ -305,6 +266,57 @@ impl Pool {
         }
         let grabber = self.grabbers.name(key);
         self.event(Event::Misbehaved { grabber, reason: reason.to_owned() });
+    }
+
+    /// Which version a link speaks and whose it is, or why it is refused.
+    fn admit(
+        &mut self,
+        peer: &LinkPeer,
+        hello: &Hello,
+        now: Moment,
+    ) -> Result<(u16, GrabberKey), (RefusedCode, String)> {
+        let name = &peer.name;
+        if hello.name != *name {
+            let text = format!("the certificate is for {name}, the hello says {}", hello.name);
+            return Err((RefusedCode::NameMismatch, text));
+        }
+        let version = common_version(hello).ok_or_else(|| {
+            let (min, max) = limits::VERSIONS;
+            let text = format!(
+                "no common version: this host speaks {min} to {max}, the worker {} to {}",
+                hello.version_min, hello.version_max
+            );
+            (RefusedCode::NoCommonVersion, text)
+        })?;
+        let known = self.grabbers.by_name(name);
+        let key = known.or_else(|| self.grabbers.insert(name, hello.incarnation, now)).ok_or_else(
+            || {
+                let text = format!("{} grabbers are linked already", limits::GRABBERS_MAX);
+                (RefusedCode::Limit, text)
+            },
+        )?;
+        if self.grabbers.get(key).is_some_and(|grabber| grabber.was_replaced(hello.incarnation)) {
+            let text = format!(
+                "another process has linked as {name} since: two processes use one certificate; join one of them anew"
+            );
+            self.note_fault(key, "two processes use one certificate");
+            return Err((RefusedCode::Clone, text));
+        }
+        Ok((version, key))
+    }
+
+    fn welcome(&self, version: u16, session: Session, resumed: Vec<Resumed>) -> Welcome {
+        Welcome {
+            version,
+            software: self.config.software.clone(),
+            host: self.config.host.clone(),
+            session,
+            policy: self.config.policy,
+            revocations: self.config.revocations,
+            beat_ms: u32::try_from(millis(self.config.beat)).unwrap_or(u32::MAX),
+            beat_idle_ms: u32::try_from(millis(self.config.beat_idle)).unwrap_or(u32::MAX),
+            resumed,
+        }
     }
 
     fn refuse(&mut self, session: Session, code: RefusedCode, text: String) {
