@@ -1,5 +1,6 @@
 //! Starting the worker: identity and modules first, then the links.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ use super::action::{ACTIONS_MAX, Action};
 use super::certificates::Certificates;
 use super::link::Scratch;
 use super::{Host, Inputs, PROGRESS_EVERY, Service, probe};
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::pipeline::Pipeline;
 use crate::policy::{Policy, watch};
 
@@ -49,41 +50,21 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     let clock = gantry_link::system_clock();
     let identity =
         Arc::new(NodeIdentity::open(&config.identity_dir, &config.name, Role::Worker, &clock)?);
-    let mut pipeline = Pipeline::new(registry::build(config.modules)?, &config.name);
-    let policy = match config.policy {
-        Some(path) => {
-            let policy = Policy::load_for(&path, &pipeline.provides());
-            let current = Arc::new(policy.map_err(|told| RunError::Policy(told.join("\n")))?);
-            pipeline = pipeline.with_policy(Arc::clone(&current));
-            let provides = pipeline.provides().into_iter().map(str::to_owned).collect();
-            Some(watch::Watch { path, current, provides })
-        }
-        None => None,
-    };
+    let pipeline = Pipeline::new(registry::build(config.modules)?, &config.name);
+    let (pipeline, policy) = with_policy(pipeline, config.policy)?;
     let concurrency = pipeline.concurrency(config.concurrency);
     let incarnation = Incarnation(fastrand::u64(..));
     // The first hello already tells what the modules provide.
     let modules = probe::probe(pipeline.modules()).await;
     let hosts = config.hosts.into_iter().map(|host| {
-        let config = grabber::Config {
+        let grabber = grabber::Config {
             name: config.name.clone(),
             incarnation,
             tier: host.tier,
             policy: pipeline.policy_digest(),
             software: concat!("gantry ", env!("CARGO_PKG_VERSION")).to_owned(),
         };
-        Host {
-            address: host.address.to_string(),
-            grabber: Grabber::new(config, Moment::default()),
-            monitor: Monitor::default(),
-            linked: None,
-            backoff: Backoff::new(),
-            last_refusal: None,
-            tier: host.tier,
-            standby_after: host.standby_after,
-            backlog: Backlog::default(),
-            served_last: false,
-        }
+        unlinked(host, grabber)
     });
     let (actions, receiver) = mpsc::channel(ACTIONS_MAX);
     let wake = Arc::new(Notify::new());
@@ -119,6 +100,43 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     tracing::info!(worker = config.name, %incarnation, concurrency, "ready");
     service.on_probed(modules);
     tokio::spawn(probe::run(pipeline, wake, actions.clone()));
+    read_again(policy, actions)?;
+    service.run(inputs).await;
+    // What was told last still has to leave.
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    Ok(())
+}
+
+/// The pipeline with the policy of the file, if there is one, and what notices that it changes.
+fn with_policy(
+    pipeline: Pipeline,
+    path: Option<PathBuf>,
+) -> Result<(Pipeline, Option<watch::Watch>), RunError> {
+    let Some(path) = path else { return Ok((pipeline, None)) };
+    let policy = Policy::load_for(&path, &pipeline.provides());
+    let current = Arc::new(policy.map_err(|told| RunError::Policy(told.join("\n")))?);
+    let pipeline = pipeline.with_policy(Arc::clone(&current));
+    let provides = pipeline.provides().into_iter().map(str::to_owned).collect();
+    Ok((pipeline, Some(watch::Watch { path, current, provides })))
+}
+
+fn unlinked(host: config::Host, grabber: grabber::Config) -> Host {
+    Host {
+        address: host.address.to_string(),
+        grabber: Grabber::new(grabber, Moment::default()),
+        monitor: Monitor::default(),
+        linked: None,
+        backoff: Backoff::new(),
+        last_refusal: None,
+        tier: host.tier,
+        standby_after: host.standby_after,
+        backlog: Backlog::default(),
+        served_last: false,
+    }
+}
+
+/// From now on, being told to read again reads the policy.
+fn read_again(policy: Option<watch::Watch>, actions: mpsc::Sender<Action>) -> Result<(), RunError> {
     let mut told = gantry_daemon::signals::hangups().map_err(RunError::Signals)?;
     match policy {
         Some(policy) => drop(tokio::spawn(watch::run(policy, told, actions, Action::Policy))),
@@ -130,8 +148,5 @@ pub async fn run(config: Config) -> Result<(), RunError> {
             }
         })),
     }
-    service.run(inputs).await;
-    // What was told last still has to leave.
-    tokio::time::sleep(Duration::from_millis(50)).await;
     Ok(())
 }
