@@ -11,7 +11,7 @@ use gantry_link::{
     ServerOptions,
 };
 use gantry_protocol::id::Epoch;
-use gantry_protocol::pool::{self, MailboxIndex, Pool, WhenUnprocessed};
+use gantry_protocol::pool::{self, Pool, WhenUnprocessed};
 use gantry_protocol::time::Moment;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -65,24 +65,13 @@ pub enum RunError {
 pub async fn run(config: Config) -> Result<(), RunError> {
     let clock = Clock::start();
     let authority = open_authority(&config)?;
-    if let Some(authority) = &authority {
-        authority.renew_host(&config.name)?;
-    }
     let identity = NodeIdentity::open(
         &config.identity_dir,
         &config.name,
         Role::Hook,
         &gantry_link::system_clock(),
     )?;
-    let names: Vec<String> = config.mailboxes.iter().map(|mailbox| mailbox.name.clone()).collect();
-    let options = spool_options(&config, clock);
-    let root = config.spool.clone();
-    let opened = tokio::task::spawn_blocking(move || Spool::open(RealDisk, &root, &names, options));
-    let Opened { spool, recovered, reports, epoch } =
-        opened.await.map_err(|e| RunError::Signals(e.into()))??;
-    for report in &reports {
-        tracing::warn!(path = %report.path.display(), "spool: {}", report.what);
-    }
+    let Opened { spool, recovered, epoch, .. } = open_spool(&config, clock).await?;
     let options = ServerOptions { clock: gantry_link::system_clock() };
     let server = Server::bind(config.listen, &identity, authority.clone(), options)?;
     let trace = Arc::new(trace_key(&config)?);
@@ -92,20 +81,9 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     let (gate, intake) = Gate::new();
     let (requests, admin) = mpsc::channel(admin::REQUESTS_MAX);
     admin::listen(&config.spool, requests.clone())?;
-    let orders = Orders::new(RealDisk, &config.spool);
-    match orders.load() {
-        Ok(kept) => pool.restore_orders(kept),
-        Err(problem) => tracing::error!("{problem}"),
-    }
-    let (mut mailboxes, mut marked_into) = (Vec::new(), Vec::new());
-    for (index, mailbox) in config.mailboxes.iter().enumerate() {
-        let index = MailboxIndex(u16::try_from(index).unwrap_or(u16::MAX));
-        let host = config.name.as_str();
-        let ways = Ways { host, index, clock, spool: &spool, gate: &gate, trace: &trace };
-        let (opened, takes_marked) = ways::open(mailbox, ways).await?;
-        mailboxes.push(opened);
-        marked_into.extend(takes_marked);
-    }
+    let orders = restore_orders(&config, &mut pool);
+    let ways = Ways { host: &config.name, clock, spool: &spool, gate: &gate, trace: &trace };
+    let (mailboxes, marked_into) = ways::open(&config.mailboxes, &ways).await?;
     mark::listen(&config.spool, Marker::new(marked_into, gate.clone()))?;
     tracing::info!(quic = %server.local_addr(), "ready");
     let (actions, receiver) = mpsc::channel(ACTIONS_MAX);
@@ -178,6 +156,28 @@ pub fn pool_of(
     pool
 }
 
+/// Opens the spool and says what was found wrong in it.
+async fn open_spool(config: &Config, clock: Clock) -> Result<Opened<RealDisk>, RunError> {
+    let names: Vec<String> = config.mailboxes.iter().map(|mailbox| mailbox.name.clone()).collect();
+    let (root, options) = (config.spool.clone(), spool_options(config, clock));
+    let opened = tokio::task::spawn_blocking(move || Spool::open(RealDisk, &root, &names, options));
+    let opened = opened.await.map_err(|e| RunError::Signals(e.into()))??;
+    for report in &opened.reports {
+        tracing::warn!(path = %report.path.display(), "spool: {}", report.what);
+    }
+    Ok(opened)
+}
+
+/// What operators ordered of workers outlives the hook.
+fn restore_orders(config: &Config, pool: &mut Pool) -> Orders<RealDisk> {
+    let orders = Orders::new(RealDisk, &config.spool);
+    match orders.load() {
+        Ok(kept) => pool.restore_orders(kept),
+        Err(problem) => tracing::error!("{problem}"),
+    }
+    orders
+}
+
 /// A host without the authority's key serves those who have joined already.
 fn open_authority(config: &Config) -> Result<Option<Arc<Authority>>, RunError> {
     if !config.identity_dir.join("ca.key").exists() {
@@ -185,6 +185,7 @@ fn open_authority(config: &Config) -> Result<Option<Arc<Authority>>, RunError> {
         return Ok(None);
     }
     let authority = Authority::open(&config.identity_dir, gantry_link::system_clock())?;
+    authority.renew_host(&config.name)?;
     Ok(Some(Arc::new(authority)))
 }
 

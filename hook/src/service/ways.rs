@@ -25,31 +25,48 @@ const SIDECAR_WAIT: std::time::Duration = std::time::Duration::from_secs(60);
 /// What a mailbox's ways in and out share with the service.
 pub(super) struct Ways<'a> {
     pub(super) host: &'a str,
-    pub(super) index: MailboxIndex,
     pub(super) clock: Clock,
     pub(super) spool: &'a Arc<Spool<RealDisk>>,
     pub(super) gate: &'a Gate,
     pub(super) trace: &'a Arc<TraceKey>,
 }
 
-/// A mailbox whose ways are open, and what `mark` needs of it where it takes what is marked.
-pub(super) type Opened = (Mailbox, Option<Arc<LocalIntake<RealDisk>>>);
+/// The mailboxes, their ways open, and what `mark` needs of those that take what is marked.
+pub(super) type Opened = (Vec<Mailbox>, Vec<Arc<LocalIntake<RealDisk>>>);
 
-/// Opens the way in and prepares the way out. No message of the spool may be processed before.
-pub(super) async fn open(mailbox: &config::Mailbox, ways: Ways<'_>) -> Result<Opened, RunError> {
+/// Opens each way in and prepares each way out. No message of the spool may be processed before.
+pub(super) async fn open(
+    mailboxes: &[config::Mailbox],
+    ways: &Ways<'_>,
+) -> Result<Opened, RunError> {
+    let (mut opened, mut marked_into) = (Vec::new(), Vec::new());
+    for (index, mailbox) in mailboxes.iter().enumerate() {
+        let index = MailboxIndex(u16::try_from(index).unwrap_or(u16::MAX));
+        let (mailbox, takes_marked) = open_one(mailbox, index, ways).await?;
+        opened.push(mailbox);
+        marked_into.extend(takes_marked);
+    }
+    Ok((opened, marked_into))
+}
+
+async fn open_one(
+    mailbox: &config::Mailbox,
+    index: MailboxIndex,
+    ways: &Ways<'_>,
+) -> Result<(Mailbox, Option<Arc<LocalIntake<RealDisk>>>), RunError> {
     let offered = Offered::default();
     let way = Arc::new(way_out(mailbox, ways.host, &offered)?);
     let local = Arc::new(LocalIntake {
         mailbox: mailbox.name.clone(),
-        index: ways.index,
+        index,
         message_bytes_max: mailbox.intake.message_bytes_max(),
         spool: Arc::clone(ways.spool),
         clock: ways.clock,
         trace: TraceKey::clone(ways.trace),
     });
     match &mailbox.intake {
-        config::Intake::Smtp(intake) => smtp_in(mailbox, intake, &ways, offered).await?,
-        config::Intake::Pickup(intake) => pickup_in(mailbox, intake, &ways, &local).await?,
+        config::Intake::Smtp(intake) => smtp_in(mailbox, index, intake, ways, offered).await?,
+        config::Intake::Pickup(intake) => pickup_in(mailbox, intake, ways, &local).await?,
         config::Intake::Mark { .. } => {}
     }
     if matches!(*way, Way::Smtp(_)) {
@@ -115,6 +132,7 @@ fn way_out(mailbox: &config::Mailbox, host: &str, offered: &Offered) -> Result<W
 
 async fn smtp_in(
     mailbox: &config::Mailbox,
+    index: MailboxIndex,
     intake: &config::SmtpIntake,
     ways: &Ways<'_>,
     offered: Offered,
@@ -128,7 +146,7 @@ async fn smtp_in(
     let smtp = SmtpIntake {
         protocol: intake.protocol,
         mailbox: mailbox.name.clone(),
-        index: ways.index,
+        index,
         host_name: intake.host_name.clone(),
         custody,
         peers: intake.peers.clone(),
