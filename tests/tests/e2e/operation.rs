@@ -63,7 +63,7 @@ fn the_workers_check_names_its_mistakes() {
         ("[[module]]\nname = \"a\"\ntype = \"clamd\"\nprovides = \"virus\"\n", "address"),
         ("[[module]]\nname = \"a\"\ntype = \"yara\"\n", "provides"),
         (
-            "[[module]]\nname = \"a\"\ntype = \"yara\"\nprovides = \"virus\"\nrules = [\"no/*.yar\"]\n",
+            "[[module]]\nname = \"a\"\ntype = \"yara\"\nprovides = \"virus\"\nrules = [\"no/own.yar\"]\n",
             "rules",
         ),
     ] {
