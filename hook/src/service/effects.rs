@@ -125,9 +125,7 @@ impl<D: Disk> Service<D> {
     /// What stays counted against the content is written down before the content is gone.
     fn forget(&mut self, id: MessageId, mailbox: MailboxIndex, attempts: u8) {
         // Nearly always nothing is counted, and nothing has to be written.
-        let digest = self.spool.header(id).ok().map(|header| header.digest);
-        let known = digest.is_some_and(|digest| self.spool.suspects().lookup(digest).is_some());
-        if attempts == 0 && !known {
+        if attempts == 0 && !self.spool.is_suspect(id) {
             return self.spool.forget(id);
         }
         let spool = Arc::clone(&self.spool);

@@ -102,11 +102,13 @@ impl<D: Disk> Spool<D> {
 
     /// Whether its verdict is only remembered: no disk is asked, not even to clear what is held against its content.
     pub fn settles_in_memory(&self, id: MessageId) -> bool {
-        let digest = lock(&self.volatile.messages)
-            .get(&id)
-            .filter(|message| message.is_in_memory())
-            .map(|message| message.header.digest);
-        digest.is_some_and(|digest| self.suspects().lookup(digest).is_none())
+        self.in_memory(id) && !self.is_suspect(id)
+    }
+
+    /// Whether something is held against the content of a message in its sender's custody.
+    pub fn is_suspect(&self, id: MessageId) -> bool {
+        let digest = lock(&self.volatile.messages).get(&id).map(|message| message.header.digest);
+        digest.is_some_and(|digest| self.suspects().lookup(digest).is_some())
     }
 
     /// Runs what reads a message: in place where all of it is in memory, since the way to a blocking thread and back
