@@ -174,6 +174,9 @@ pub enum AsideAction {
     Release {
         /// The message, such as 3-1a7
         id: MessageId,
+        /// Hand it on without that, as it came in, whatever was found
+        #[arg(long, requires = "reason")]
+        as_is: bool,
         /// Why, for the audit log
         #[arg(long, value_name = "TEXT", value_parser = reason)]
         reason: Option<String>,
@@ -276,7 +279,7 @@ mod tests {
         let id = MessageId { epoch: 3, counter: 0x1a7 };
         assert_eq!(
             parse("gantry-hook held release 3-1a7").unwrap().command,
-            Command::Held { action: AsideAction::Release { id, reason: None } }
+            Command::Held { action: AsideAction::Release { id, as_is: false, reason: None } }
         );
         assert_eq!(
             parse("gantry-hook quarantine show 3-1a7 --json").unwrap().command,
@@ -294,6 +297,7 @@ mod tests {
             ("gantry-hook token --name a --expires 31d", "1s to 30d"),
             ("gantry-hook token --name a --advertise mx1", "it has no port"),
             ("gantry-hook held release x", "is no message id"),
+            ("gantry-hook held release 3-1 --as-is", "--reason <TEXT>"),
             ("gantry-hook revoke ..", "starts and ends"),
         ] {
             let error = parse(line).unwrap_err();

@@ -9,6 +9,7 @@ use crate::disk::sim::{Fault, SimDisk};
 
 fn release(reason: Option<&str>) -> Request {
     Request::Release {
+        as_is: false,
         aside: Aside::Quarantined,
         id: "3-1a7".to_owned(),
         reason: reason.map(str::to_owned),

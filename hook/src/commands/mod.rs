@@ -160,6 +160,7 @@ fn run(config: Config) -> Result<(), Failure> {
             | RunError::Signals(_)
             | RunError::Folder { .. }
             | RunError::Pickup { .. } => exit::EX_IOERR,
+            RunError::SpoolPanicked { .. } => exit::EX_SOFTWARE,
             RunError::Identity(_) | RunError::Authority(_) => exit::EX_NOPERM,
             RunError::Server(_)
             | RunError::Listen { .. }
@@ -211,8 +212,9 @@ fn aside(
         AsideAction::Show { id, output } => {
             (Request::Show { aside, id: id.to_string() }, output.json)
         }
-        AsideAction::Release { id, reason } => {
-            (Request::Release { aside, id: id.to_string(), reason: reason.clone() }, false)
+        AsideAction::Release { id, as_is, reason } => {
+            let (id, reason) = (id.to_string(), reason.clone());
+            (Request::Release { aside, id, as_is: *as_is, reason }, false)
         }
         AsideAction::Delete { id, reason } => {
             (Request::Delete { aside, id: id.to_string(), reason: reason.clone() }, false)
@@ -234,6 +236,9 @@ fn aside(
         Reply::Show(shown) => line(out, gantry_operator::show::shown(&shown).trim_end()),
         Reply::Done => match action {
             AsideAction::Delete { id, .. } => line(out, &format!("deleted {id}")),
+            AsideAction::Release { id, as_is: true, .. } => {
+                line(out, &format!("{id} is on its way as it is"))
+            }
             AsideAction::Release { id, .. } => {
                 line(out, &format!("{id} is back in the pool and will be processed again"))
             }
@@ -256,6 +261,10 @@ fn offline(config: &Config, request: Request) -> Result<Reply, Failure> {
     Ok(match request {
         Request::List { aside } => Reply::List(admin::list(&opened.spool, &mailboxes, aside)),
         Request::Show { aside, id } => admin::show(&opened.spool, &mailboxes, aside, &id),
+        Request::Release { as_is: true, .. } => Reply::Refused(
+            "no hook is running that could hand it on; start it, and give the command again"
+                .to_owned(),
+        ),
         Request::Release { aside, ref id, .. } | Request::Delete { aside, ref id, .. } => {
             let release = matches!(request, Request::Release { .. });
             let audit = Audit::new(RealDisk, &config.spool);

@@ -20,6 +20,8 @@ pub enum IntakeEvent {
     },
     /// Upstream custody: the sender has gone without waiting for its answer, so the message is still its own.
     SenderGone(MessageId),
+    /// The same before the message was marked: nobody but the spool knows of it.
+    NeverMarked(MessageId),
 }
 
 /// Whether new mail is taken.
@@ -65,12 +67,14 @@ impl Gate {
         let (sender, receiver) = oneshot::channel();
         let id = marked.id;
         let event = IntakeEvent::Marked { marked, looped, answer: Some(sender) };
-        if self.events.send(event).await.is_err() {
-            return ended();
-        }
-        let mut waiting = Waiting { events: &self.events, message: Some(id) };
+        let mut waiting =
+            Waiting { events: &self.events, if_dropped: Some(IntakeEvent::NeverMarked(id)) };
+        // In two steps, so that it is known whether the service has heard of the message.
+        let Ok(place) = self.events.reserve().await else { return ended() };
+        place.send(event);
+        waiting.if_dropped = Some(IntakeEvent::SenderGone(id));
         let answer = receiver.await;
-        waiting.message = None;
+        waiting.if_dropped = None;
         answer.unwrap_or_else(|_| ended())
     }
 
@@ -123,15 +127,13 @@ fn ended() -> Answer {
 /// Tells, when it is dropped while a message waits, that its sender is gone.
 struct Waiting<'a> {
     events: &'a mpsc::Sender<IntakeEvent>,
-    message: Option<MessageId>,
+    if_dropped: Option<IntakeEvent>,
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        let Some(id) = self.message else { return };
-        let Err(mpsc::error::TrySendError::Full(event)) =
-            self.events.try_send(IntakeEvent::SenderGone(id))
-        else {
+        let Some(event) = self.if_dropped.take() else { return };
+        let Err(mpsc::error::TrySendError::Full(event)) = self.events.try_send(event) else {
             return;
         };
         // A full queue must not swallow it: a message whose sender has gone would be processed for nobody.
@@ -196,6 +198,25 @@ mod tests {
             assert!(matches!(events.recv().await, Some(IntakeEvent::Marked { .. })));
         }
         let Some(IntakeEvent::SenderGone(id)) = events.recv().await else { panic!("not told") };
+        assert_eq!(id, marked(1).id);
+    }
+
+    /// Else its bytes would stay in memory for as long as the hook runs.
+    #[tokio::test]
+    async fn a_sender_that_goes_before_its_message_is_marked_is_told_of() {
+        let (gate, mut events) = Gate::new();
+        for counter in 0..EVENTS_MAX {
+            gate.mark(marked(counter as u64 + 2), false).await;
+        }
+        tokio::select! {
+            biased;
+            answer = gate.mark_and_wait(marked(1), false) => panic!("{answer:?}"),
+            () = std::future::ready(()) => {} // The first was asked once, and is dropped now.
+        }
+        for _ in 0..EVENTS_MAX {
+            assert!(matches!(events.recv().await, Some(IntakeEvent::Marked { .. })));
+        }
+        let Some(IntakeEvent::NeverMarked(id)) = events.recv().await else { panic!("not told") };
         assert_eq!(id, marked(1).id);
     }
 

@@ -11,7 +11,7 @@ mod operate;
 mod start;
 mod ways;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,6 +33,7 @@ use crate::release::{TraceKey, Way};
 use crate::spool::{Spool, SpoolError};
 use action::{Action, StreamKey};
 use link::{ControlOut, StreamOut};
+use operate::{Decision, outcome_of};
 
 /// How often the host's own certificate is looked at.
 const RENEWAL_EVERY: Duration = Duration::from_secs(3_600);
@@ -59,6 +60,8 @@ struct Service<D: Disk> {
     audit: Arc<Audit<D>>,
     orders: Arc<Orders<D>>,
     orders_number: u64,
+    /// Operators' decisions that are being stored, by message.
+    decisions: BTreeMap<MessageId, Decision>,
     /// For operators who ask over the network.
     requests: mpsc::Sender<Asked>,
     actions: mpsc::Sender<Action>,
@@ -160,7 +163,14 @@ impl<D: Disk> Service<D> {
             Action::StreamDone(key) => {
                 self.streams.remove(&key);
             }
-            Action::Stored(token, stored) => self.pool.handle_stored(token, stored, now),
+            Action::Stored(token, stored) => {
+                let decided = self.take_decision(token);
+                let outcome = decided.as_ref().map(|_| outcome_of(&stored));
+                self.pool.handle_stored(token, stored, now);
+                if let (Some(decided), Some(outcome)) = (decided, outcome) {
+                    self.on_decided(decided, outcome);
+                }
+            }
             Action::Loaded(token, log) => self.pool.handle_loaded(token, log, now),
             Action::Released(token, results) => self.pool.handle_released(token, results, now),
             Action::Damaged(id, reason) => self.pool.handle_damaged(id, reason, now),
@@ -198,6 +208,7 @@ impl<D: Disk> Service<D> {
                 self.answers.remove(&id);
                 self.pool.handle_sender_gone(id, now);
             }
+            IntakeEvent::NeverMarked(id) => self.spool.forget(id),
         }
     }
 

@@ -1,19 +1,18 @@
 //! What administrators and operators ask of the running hook.
 //!
 //! What changes something goes into the audit log first, on a blocking thread, and comes back as
-//! [`Action::Audited`]; only then is it done.
+//! [`Action::Audited`]; only then is it done. What changes a message is answered when the disk has it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use gantry_mail::date;
 use gantry_operator::{
-    Aside, HookStatus, MESSAGES_MAX, MessageLife, Order, Queue, QueueState, REASON_BYTES_MAX,
-    Reply, Request,
+    Aside, HookStatus, MESSAGES_MAX, MessageLife, Order, Queue, QueueState, Reply, Request,
 };
 use gantry_protocol::frame;
-use gantry_protocol::id::MessageId;
-use gantry_protocol::pool::Operation;
+use gantry_protocol::id::{MessageId, Token};
+use gantry_protocol::pool::{Operation, Stored};
 use gantry_protocol::time::millis;
 
 use super::Service;
@@ -54,10 +53,8 @@ impl<D: Disk> Service<D> {
 
     /// Writes down what is about to be done. Where that fails, nothing is done.
     fn begin(&self, asked: Asked) {
-        if asked.request.reason().is_some_and(|reason| reason.len() > REASON_BYTES_MAX) {
-            let words =
-                format!("a reason has at most {REASON_BYTES_MAX} bytes; nothing was changed");
-            return answer(asked, Reply::Refused(words));
+        if let Some(problem) = asked.request.problem() {
+            return answer(asked, Reply::Refused(problem));
         }
         let (audit, actions) = (Arc::clone(&self.audit), self.actions.clone());
         tokio::task::spawn_blocking(move || {
@@ -73,20 +70,36 @@ impl<D: Disk> Service<D> {
 
     /// What stands in the audit log is done now, if the message's or worker's state still allows it.
     pub(super) fn on_audited(&mut self, asked: Asked) {
-        let done = match &asked.request {
-            Request::Release { aside, id, reason } => {
-                let how = (Operation::Release, "released it back into the pool");
-                self.operate(&asked.who, *aside, id, how, reason.as_deref())
+        match &asked.request {
+            Request::Release { aside, id, as_is: true, .. } => {
+                let by = Operation::ReleaseAsIs { by: asked.who.name.clone() };
+                let (aside, id) = (*aside, id.clone());
+                self.decide(asked, aside, &id, by, "released it as it is");
             }
-            Request::Delete { aside, id, reason } => {
-                let how = (Operation::Delete, "deleted it");
-                self.operate(&asked.who, *aside, id, how, reason.as_deref())
+            Request::Release { aside, id, .. } => {
+                let (aside, id) = (*aside, id.clone());
+                self.decide(
+                    asked,
+                    aside,
+                    &id,
+                    Operation::Release,
+                    "released it back into the pool",
+                );
+            }
+            Request::Delete { aside, id, .. } => {
+                let (aside, id) = (*aside, id.clone());
+                self.decide(asked, aside, &id, Operation::Delete, "deleted it");
             }
             Request::Manage { node, order, reason } => {
-                self.order(&asked.who, node, *order, reason.as_deref())
+                let done = self.order(&asked.who, node, *order, reason.as_deref());
+                self.finish(asked, done);
             }
-            _ => Err("there is nothing to be done".to_owned()),
-        };
+            _ => self.finish(asked, Err("there is nothing to be done".to_owned())),
+        }
+    }
+
+    /// Writes down how it ended, and answers.
+    fn finish(&mut self, asked: Asked, done: Result<(), String>) {
         // Of two pictures that are being written the newer has the higher number.
         self.orders_number += 1;
         let number = self.orders_number;
@@ -114,28 +127,65 @@ impl<D: Disk> Service<D> {
         });
     }
 
-    fn operate(
+    /// Has a decision about a message stored. Who decides about one that another's decision is being stored for waits for
+    /// that, so as to hear who was first.
+    fn decide(
         &mut self,
-        who: &Who,
+        asked: Asked,
         aside: Aside,
         id: &str,
-        (operation, words): (Operation, &str),
-        reason: Option<&str>,
-    ) -> Result<(), String> {
-        let id: MessageId = id.parse().map_err(|error| format!("{error}"))?;
-        let now = self.clock.now();
-        let done = self.pool.handle_operator(id, aside.state(), operation, now);
-        done.map_err(|error| match self.last_decision(id) {
-            Some(decision) => format!("{error} ({decision})"),
-            None => error.to_string(),
-        })?;
-        let words = match reason {
-            Some(reason) => format!("{words}: {reason}"),
-            None => words.to_owned(),
+        operation: Operation,
+        words: &'static str,
+    ) {
+        let id: MessageId = match id.parse() {
+            Ok(id) => id,
+            Err(error) => return self.finish(asked, Err(format!("{error}"))),
         };
-        tracing::info!(id = %id, operator = who.name, "{words}");
-        self.lives.handle_operator(id, &who.name, words, unix_ms());
-        Ok(())
+        if let Some(earlier) = self.decisions.get_mut(&id) {
+            return earlier.later.push(asked);
+        }
+        match self.pool.handle_operator(id, aside.state(), operation, self.clock.now()) {
+            Ok(token) => {
+                let decision = Decision { id, token, asked, words, later: Vec::new() };
+                self.decisions.insert(id, decision);
+            }
+            Err(error) => {
+                let words = match self.last_decision(id) {
+                    Some(decision) => format!("{error} ({decision})"),
+                    None => error.to_string(),
+                };
+                self.finish(asked, Err(words));
+            }
+        }
+    }
+
+    /// The decision that this store is of. Nearly always there is none at all.
+    pub(super) fn take_decision(&mut self, token: Token) -> Option<Decision> {
+        let mut decisions = self.decisions.values();
+        let id = decisions.find(|decision| decision.token == token)?.id;
+        self.decisions.remove(&id)
+    }
+
+    /// A decision is durable, or is not.
+    pub(super) fn on_decided(&mut self, decision: Decision, outcome: Result<(), String>) {
+        let Decision { id, asked, words, later, .. } = decision;
+        if outcome.is_ok() {
+            let (operator, reason) = (&asked.who.name, asked.request.reason());
+            let words = match reason {
+                Some(reason) => format!("{words}: {reason}"),
+                None => words.to_owned(),
+            };
+            if matches!(asked.request, Request::Release { as_is: true, .. }) {
+                tracing::warn!(id = %id, operator, "{words}");
+            } else {
+                tracing::info!(id = %id, operator, "{words}");
+            }
+            self.lives.handle_operator(id, operator, words, unix_ms());
+        }
+        self.finish(asked, outcome);
+        for asked in later {
+            self.on_audited(asked);
+        }
     }
 
     /// What an operator who comes too late is told.
@@ -254,6 +304,29 @@ impl<D: Disk> Service<D> {
             mailboxes: self.mailboxes.iter().map(|mailbox| mailbox.name.clone()).collect(),
             pool: self.pool.status(MESSAGES_MAX, self.clock.now()),
         }
+    }
+}
+
+/// A decision about a message that is being stored.
+pub(super) struct Decision {
+    id: MessageId,
+    token: Token,
+    asked: Asked,
+    words: &'static str,
+    /// Others who decide about it meanwhile, as many as ask at the same time.
+    later: Vec<Asked>,
+}
+
+/// What whoever decided hears of the store.
+pub(super) fn outcome_of(stored: &Stored) -> Result<(), String> {
+    match stored {
+        Stored::Failed { reason } => {
+            Err(format!("the disk did not take it, and the message is where it was: {reason}"))
+        }
+        Stored::Damaged { reason } => {
+            Err(format!("the message is damaged or gone; what there is was set aside: {reason}"))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -14,6 +14,7 @@ use gantry_protocol::id::Epoch;
 use gantry_protocol::pool::{self, Pool, WhenUnprocessed};
 use gantry_protocol::time::Moment;
 use tokio::sync::mpsc;
+use tokio::task::JoinError;
 use tokio::time::Instant;
 
 use super::action::ACTIONS_MAX;
@@ -56,6 +57,9 @@ pub enum RunError {
     Secret { path: PathBuf, source: io::Error },
     #[error("take signals: {0}")]
     Signals(io::Error),
+    /// A defect, of ours.
+    #[error("open spool {root}: {source}; this is a defect of Gantry's: please report it with what stands above it", root = root.display())]
+    SpoolPanicked { root: PathBuf, source: JoinError },
 }
 
 /// Runs the hook until it is told to stop.
@@ -119,6 +123,7 @@ pub async fn run(config: Config) -> Result<(), RunError> {
         audit: Arc::new(Audit::new(RealDisk, &config.spool)),
         orders: Arc::new(orders),
         orders_number: 0,
+        decisions: Default::default(),
         requests,
         actions,
         last_session: 0,
@@ -161,7 +166,8 @@ async fn open_spool(config: &Config, clock: Clock) -> Result<Opened<RealDisk>, R
     let names: Vec<String> = config.mailboxes.iter().map(|mailbox| mailbox.name.clone()).collect();
     let (root, options) = (config.spool.clone(), spool_options(config, clock));
     let opened = tokio::task::spawn_blocking(move || Spool::open(RealDisk, &root, &names, options));
-    let opened = opened.await.map_err(|e| RunError::Signals(e.into()))??;
+    let panicked = |source| RunError::SpoolPanicked { root: config.spool.clone(), source };
+    let opened = opened.await.map_err(panicked)??;
     for report in &opened.reports {
         tracing::warn!(path = %report.path.display(), "spool: {}", report.what);
     }

@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use gantry_protocol::id::{Digest, MessageId};
-use gantry_protocol::pool::{Change, MailboxIndex, RecipientResult, Stored, StoredState};
+use gantry_protocol::pool::{
+    Change, MailboxIndex, RecipientResult, ReleaseResult, Stored, StoredState,
+};
 use gantry_protocol::verdict::Verdict;
 
 use super::body::Body;
@@ -119,11 +121,23 @@ impl<D: Disk> Spool<D> {
                 self.append(&self.open_stored(id, true)?, &[Entry::Requeued])?;
                 self.change_state(id, StoredState::Marked { attempts: 0 }, true)?;
             }
+            Change::ReleaseAsIs { verdict } if is_aside(state) => {
+                let file = self.open_stored(id, true)?;
+                let entries = [Entry::Requeued, Entry::Verdict(verdict)];
+                let Log { mut results, .. } = self.append(&file, &entries)?;
+                self.change_state(id, StoredState::Releasing, true)?;
+                // The others are to have it now, whatever they got before.
+                results.retain(|result| result.result == ReleaseResult::Accepted);
+                if !results.is_empty() {
+                    return Ok(Stored::ServedBefore { results });
+                }
+            }
             Change::Charge { .. } => return wrong("counting an attempt"),
             Change::Settle { .. } => return wrong("settling"),
             Change::SetAside { .. } => return wrong("setting it aside in such a state"),
             Change::Adopt { .. } => return wrong("taking custody"),
             Change::Requeue => return wrong("putting it back into the pool"),
+            Change::ReleaseAsIs { .. } => return wrong("releasing it as it is"),
         }
         Ok(Stored::Done)
     }
@@ -160,6 +174,7 @@ impl<D: Disk> Spool<D> {
             Change::Remove => self.forget(id),
             Change::SetAside { .. } => return wrong("setting it aside"),
             Change::Requeue => return wrong("putting it back into the pool"),
+            Change::ReleaseAsIs { .. } => return wrong("releasing it as it is"),
         }
         Ok(Stored::Done)
     }

@@ -44,9 +44,13 @@ pub enum Request {
         aside: Aside,
         id: String,
     },
+    /// Back into the pool, to be processed again.
     Release {
         aside: Aside,
         id: String,
+        /// Handed on without that, as it came in. The reason is demanded then.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        as_is: bool,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         reason: Option<String>,
     },
@@ -76,6 +80,21 @@ impl Request {
             | Self::Manage { reason, .. } => reason.as_deref(),
             _ => None,
         }
+    }
+
+    /// What keeps it from being done whatever the host's state is, in a sentence.
+    pub fn problem(&self) -> Option<String> {
+        let reason = self.reason().unwrap_or_default();
+        if reason.len() > REASON_BYTES_MAX {
+            return Some(format!(
+                "a reason has at most {REASON_BYTES_MAX} bytes; nothing was changed"
+            ));
+        }
+        let as_is = matches!(self, Self::Release { as_is: true, .. });
+        (as_is && reason.trim().is_empty()).then(|| {
+            "a message leaves as it is for a reason only; say it with --reason; nothing was changed"
+                .to_owned()
+        })
     }
 }
 
@@ -283,7 +302,17 @@ mod tests {
                 Request::Release {
                     aside: Aside::Quarantined,
                     id: "3-1a7".to_owned(),
+                    as_is: false,
                     reason: None,
+                },
+            ),
+            (
+                r#"{"ask":"release","aside":"held","id":"3-1a7","as_is":true,"reason":"known"}"#,
+                Request::Release {
+                    aside: Aside::Held,
+                    id: "3-1a7".to_owned(),
+                    as_is: true,
+                    reason: Some("known".to_owned()),
                 },
             ),
             (
@@ -303,6 +332,21 @@ mod tests {
             serde_json::from_str::<Request>(r#"{"ask":"message","id":"3-1","more":1}"#).is_err()
         );
         assert!(serde_json::from_str::<Request>(r#"{"ask":"explode"}"#).is_err());
+    }
+
+    #[test]
+    fn nothing_leaves_as_it_is_without_a_reason() {
+        let release = |as_is, reason: Option<&str>| Request::Release {
+            aside: Aside::Held,
+            id: "3-1".to_owned(),
+            as_is,
+            reason: reason.map(str::to_owned),
+        };
+        assert!(release(true, None).problem().is_some_and(|words| words.contains("--reason")));
+        assert!(release(true, Some(" ")).problem().is_some());
+        assert_eq!(release(true, Some("known")).problem(), None);
+        assert_eq!(release(false, None).problem(), None);
+        assert!(release(false, Some(&"x".repeat(REASON_BYTES_MAX + 1))).problem().is_some());
     }
 
     #[test]

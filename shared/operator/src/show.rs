@@ -22,8 +22,15 @@ pub fn readiness(worker: &WorkerStatus) -> String {
         (_, Some(reason)) => format!("not ready by order: {reason}"),
         (Some(reason), None) => format!("barred: {reason}"),
         (None, None) if worker.silent => format!("silent ({})", worker.readiness),
+        (None, None) if stands_by(worker) => "stands by".to_owned(),
         (None, None) => worker.readiness.clone(),
     }
+}
+
+/// Of a higher tier, and not needed now: it says that it is busy, since it asks for nothing.
+fn stands_by(worker: &WorkerStatus) -> bool {
+    let higher = worker.profile.as_ref().is_some_and(|profile| profile.tier > 0);
+    higher && worker.readiness == "busy" && worker.holding.is_empty()
 }
 
 /// What a worker did last, and when.
@@ -152,7 +159,51 @@ fn titled(text: &mut String, title: &str, lines: &[String]) {
 
 #[cfg(test)]
 mod tests {
+    use gantry_protocol::id::Incarnation;
+    use gantry_protocol::profile::{Action, Readiness};
+
     use super::*;
+
+    #[test]
+    fn a_worker_that_stands_by_is_not_called_busy() {
+        let mut worker = worker();
+        assert_eq!(readiness(&worker), "busy");
+        let profile = Profile {
+            grabber: "pc-1".to_owned(),
+            incarnation: Incarnation(1),
+            readiness: Readiness::Busy,
+            tier: 1,
+            last_action: Action::Linked,
+            last_action_ago_ms: 0,
+            modules: Vec::new(),
+            holding: Vec::new(),
+        };
+        worker.profile = Some(profile);
+        assert_eq!(readiness(&worker), "stands by");
+        worker.holding.push("3-1".to_owned());
+        assert_eq!(readiness(&worker), "busy");
+    }
+
+    fn worker() -> WorkerStatus {
+        WorkerStatus {
+            name: "pc-1".to_owned(),
+            software: String::new(),
+            linked: true,
+            incarnation: String::new(),
+            provides: Vec::new(),
+            readiness: "busy".to_owned(),
+            barred: None,
+            ordered: None,
+            silent: false,
+            draining: false,
+            faults: 0,
+            last_fault: None,
+            heard_ago_ms: 0,
+            free: 0,
+            holding: Vec::new(),
+            profile: None,
+        }
+    }
 
     #[test]
     fn a_life_is_told_from_its_first_step() {

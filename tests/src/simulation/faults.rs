@@ -4,6 +4,7 @@ use gantry_hook::disk::sim::Fault as DiskFault;
 use gantry_protocol::pool::{Operation, StoredState};
 
 use super::event::{Event, HostEvent, WorkerEvent};
+use super::ledger::OPERATOR;
 use super::plan::WORKERS;
 use super::world::World;
 
@@ -36,11 +37,12 @@ pub(super) enum Fault {
     HopAway,
     /// No fault, but as little foreseen: an operator gives back or deletes what was set aside.
     OperatorReleases,
+    OperatorReleasesAsIs,
     OperatorDeletes,
 }
 
 /// All of them, each with its name in the counts.
-pub(super) const FAULTS: [(Fault, &str); 21] = {
+pub(super) const FAULTS: [(Fault, &str); 22] = {
     use Fault::*;
     [
         (WorkerCrash, "fault: worker crashed"),
@@ -63,6 +65,7 @@ pub(super) const FAULTS: [(Fault, &str); 21] = {
         (DiskError, "fault: disk operation failed"),
         (HopAway, "fault: next hop away"),
         (OperatorReleases, "operator: released"),
+        (OperatorReleasesAsIs, "operator: released as it is"),
         (OperatorDeletes, "operator: deleted"),
     ]
 };
@@ -103,6 +106,9 @@ impl World {
                 self.host.up.is_some()
             }
             Fault::OperatorReleases => self.operate(Operation::Release),
+            Fault::OperatorReleasesAsIs => {
+                self.operate(Operation::ReleaseAsIs { by: OPERATOR.to_owned() })
+            }
             Fault::OperatorDeletes => self.operate(Operation::Delete),
             Fault::DiskFull => self.fail_disk(DiskFault::Full),
             Fault::DiskReadOnly => self.fail_disk(DiskFault::ReadOnly),
@@ -129,7 +135,7 @@ impl World {
             return false;
         }
         let listed = &listed[self.random.index(listed.len())];
-        let decided = up.pool.handle_operator(listed.id, listed.state, operation, now);
+        let decided = up.pool.handle_operator(listed.id, listed.state, operation.clone(), now);
         self.note(|| format!("operator: {operation:?} {}: {decided:?}", listed.id));
         if decided.is_ok() {
             self.ledger.operator_decided(listed.id, operation);

@@ -559,6 +559,7 @@ fn name_of(change: &Change) -> &'static str {
         Change::Bounce { .. } => "bounce",
         Change::Remove => "remove",
         Change::Requeue => "requeue",
+        Change::ReleaseAsIs { .. } => "release as it is",
     }
 }
 

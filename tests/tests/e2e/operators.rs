@@ -149,7 +149,7 @@ fn decisions_are_conditional_and_audited() {
     assert_eq!(late.status.code(), DATAERR);
     let sentence = format!("{winner} deleted it: a test virus");
     assert!(said(late).contains(&sentence), "{}", said(late));
-    await_that("it is gone", || cluster.stored_at_all().is_empty().then_some(()));
+    assert!(cluster.stored_at_all().is_empty(), "it is gone when the operator hears so");
 
     let lines = audit(cluster);
     let of = |who: &str| -> Vec<&str> {
@@ -168,6 +168,39 @@ fn decisions_are_conditional_and_audited() {
     assert_eq!(local.status.code(), DATAERR);
     let lines = audit(cluster);
     assert!(lines.iter().any(|line| line["who"] == "root@local" && line["reason"] == "again"));
+}
+
+/// Nobody looks at it again, so it takes a reason, and the recipient sees who said so.
+#[test]
+fn a_message_leaves_as_it_is_only_for_a_reason() {
+    let cluster = Cluster::with_workers(&Setup::default(), &["pc-1"]);
+    join_operator(&cluster, "alice", "");
+    let id = quarantined(&cluster);
+    let release = ["quarantine", "release", &id, "--as-is", "--reason"];
+    for without in [&release[..4], &[&release[..], &[" "]].concat()] {
+        let refused = operator(&cluster, "alice", without);
+        assert!(!refused.status.success() && said(&refused).contains("--reason"), "{refused:?}");
+        let refused = cluster.hook_command(without);
+        assert!(!refused.status.success() && said(&refused).contains("--reason"), "{refused:?}");
+    }
+    assert_eq!((cluster.sink.count(), cluster.stored("q").len()), (0, 1));
+
+    let release = [&release[..], &["ticket 17"]].concat();
+    let text = told(&cluster, "alice", &release);
+    assert!(text.contains("is on its way as it is"), "{text}");
+    let received = cluster.await_released(1).remove(0);
+    let message = fs::read_to_string(&received.path).unwrap();
+    let field = "X-Gantry: released as it is by the operator alice\r\n";
+    assert!(message.contains(field), "{message}");
+    assert_eq!(cluster.counter("released_as_is"), 1);
+    let life = told(&cluster, "alice", &["message", &id]);
+    assert!(life.contains("released it as it is: ticket 17") && life.contains("found"), "{life}");
+    let again = operator(&cluster, "alice", &release);
+    assert_eq!(again.status.code(), DATAERR);
+    let lines = audit(&cluster);
+    let line = lines.iter().find(|line| line["as_is"] == true && line["outcome"] == "done");
+    let line = line.unwrap_or_else(|| panic!("{lines:?}"));
+    assert_eq!((&line["who"], &line["reason"]), (&"alice".into(), &"ticket 17".into()));
 }
 
 /// A worker that an operator made not ready gets nothing, also after it, or its host, has started anew.

@@ -120,10 +120,26 @@ pub enum AsideAction {
         output: Output,
     },
     /// Put one back into the pool, to be processed again
-    Release(Decision),
+    #[command(after_help = RELEASE_EXAMPLES)]
+    Release {
+        #[command(flatten)]
+        decision: Decision,
+        /// Hand it on without that, as it came in, whatever was found
+        #[arg(long, requires = "reason")]
+        as_is: bool,
+    },
     /// Delete one for ever
     Delete(Decision),
 }
+
+const RELEASE_EXAMPLES: &str = "\
+Examples:
+  gantry --config operator.toml quarantine release mx1/3-1a7
+  gantry --config operator.toml quarantine release mx1/3-1a7 --as-is --reason 'invoice of a known sender, ticket 17'
+
+Without --as-is it is scanned again, with today's signatures, and leaves only if the policy lets it
+out then. With it nobody looks at it again: reason and operator stand in the audit log, and the
+operator's name in the message's X-Gantry field.";
 
 /// About one message.
 #[derive(Clone, Debug, PartialEq, Eq, Args)]

@@ -156,16 +156,18 @@ impl Operator<'_> {
                 }
                 problems(&answers)
             }
-            AsideAction::Release(Decision { message, at, reason }) => {
+            AsideAction::Release { decision: Decision { message, at, reason }, as_is } => {
                 let (id, reason) = (message.id.to_string(), reason.clone());
-                let request = Request::Release { aside, id, reason };
+                let request = Request::Release { aside, id, as_is: *as_is, reason };
                 let answers = self.at_one(message, at, request).await?;
                 problems(&answers)?;
                 let name = answers.first().map(Answer::name).unwrap_or_default();
                 let id = message.id;
-                self.print(&format!(
-                    "{name}/{id} is back in the pool and will be processed again; `gantry message {name}/{id}` tells on"
-                ))
+                let what = match as_is {
+                    true => "is on its way as it is",
+                    false => "is back in the pool and will be processed again",
+                };
+                self.print(&format!("{name}/{id} {what}; `gantry message {name}/{id}` tells on"))
             }
             AsideAction::Delete(Decision { message, at, reason }) => {
                 let (id, reason) = (message.id.to_string(), reason.clone());

@@ -61,11 +61,13 @@ impl Day {
         self.give_up(4);
         let e = self.take_in(5, 400);
         self.take_in(6, 10);
+        let g = self.take_in(9, 600);
         let accepted = [result(0, ReleaseResult::Accepted)];
         let refused = [result(1, ReleaseResult::Refused)];
         let _ = self.release_and_bounce(a, &accepted, &refused);
         let _ = self.hold_and_requeue(b, &accepted);
         let _ = self.quarantine(c);
+        let _ = self.hold_and_release_as_is(g);
         self.set_aside(e);
         let _ = self.adopt(7, 70_000, StoredState::Releasing, &accepted);
         let _ = self.adopt(8, 100, StoredState::Held, &[]);
@@ -102,6 +104,14 @@ impl Day {
         let (state, reasons) = (StoredState::Held, vec!["nobody to tell".to_owned()]);
         self.change(id, Change::SetAside { state, verdict: None, reasons }, HELD)?;
         self.change(id, Change::Requeue, MARKED)
+    }
+
+    fn hold_and_release_as_is(&mut self, id: Option<MessageId>) -> Option<()> {
+        let id = id?;
+        let (state, reasons) = (StoredState::Held, vec!["tried in vain".to_owned()]);
+        self.change(id, Change::SetAside { state, verdict: None, reasons }, HELD)?;
+        let verdict = verdict(&self.spool.header(id).ok()?);
+        self.change(id, Change::ReleaseAsIs { verdict }, RELEASING)
     }
 
     fn quarantine(&mut self, id: Option<MessageId>) -> Option<()> {

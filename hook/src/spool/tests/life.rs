@@ -254,6 +254,28 @@ fn lists_are_ordered_and_bounded() {
 }
 
 #[test]
+fn whoever_was_served_before_a_message_leaves_as_it_is_gets_it_no_second_time() {
+    let (disk, spool) = new_spool();
+    let id = take_in(&spool, b"Subject: part\r\n\r\nof it\r\n").unwrap();
+    let verdict = verdict(&spool.header(id).unwrap());
+    let as_is = Change::ReleaseAsIs { verdict: verdict.clone() };
+    assert!(failed(&spool, id, &as_is).contains("it is marked"));
+    settle(&spool, id);
+    let results = vec![result(0, ReleaseResult::Accepted), result(1, ReleaseResult::Refused)];
+    done(&spool, id, &Change::Results { results });
+    let reasons = vec!["undeliverable".to_owned()];
+    done(&spool, id, &Change::SetAside { state: StoredState::Held, verdict: None, reasons });
+    let results = vec![result(0, ReleaseResult::Accepted)];
+    assert_eq!(spool.apply(id, MAILBOX, &as_is), Stored::ServedBefore { results: results.clone() });
+    drop(spool);
+    disk.restart();
+    let spool = open_sim(&disk).spool;
+    assert_eq!(state(&spool, id), Some(StoredState::Releasing));
+    let log = spool.log(id).unwrap();
+    assert_eq!((log.verdict, log.results), (Some(*verdict), results));
+}
+
+#[test]
 fn whoever_was_served_before_a_message_was_given_back_is_known_when_it_settles_again() {
     let (_disk, spool) = new_spool();
     let id = take_in(&spool, b"Subject: part\r\n\r\nof it\r\n").unwrap();

@@ -146,6 +146,8 @@ pub enum Change {
     Remove,
     /// An operator's wish: `Held` or `Quarantined` -> `Marked` with no attempts counted.
     Requeue,
+    /// An operator's wish: `Held` or `Quarantined` -> `Releasing` by this verdict, for those who have not had it.
+    ReleaseAsIs { verdict: Box<Verdict> },
 }
 
 /// What is stored with a message in [`StoredState::Releasing`].
@@ -161,8 +163,8 @@ pub struct StoredLog {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Stored {
     Done,
-    /// [`Change::Settle`] is done, and some recipients have been served already: an operator gave the message back
-    /// since. They are not served again.
+    /// [`Change::Settle`] or [`Change::ReleaseAsIs`] is done, and some recipients have been served already: an operator
+    /// gave the message back since. They are not served again.
     ServedBefore {
         results: Vec<RecipientResult>,
     },

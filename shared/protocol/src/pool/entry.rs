@@ -104,6 +104,8 @@ pub(super) enum Next {
     Removed { prior: Option<StoredState> },
     /// An operator put it back into the pool.
     Requeued { prior: StoredState },
+    /// An operator hands it on as it is.
+    ReleasedAsIs { releasing: Box<Releasing>, prior: StoredState },
 }
 
 /// Serving the recipients.

@@ -1,19 +1,24 @@
 //! Operators' decisions: about messages that were set aside, and about workers. Conditional on what they are about, and
 //! safe to repeat.
 
+use gantry_mail::HeaderEdit;
+
 use super::Pool;
 use super::effect::{Change, StoredState};
-use super::entry::{Entry, Next, State};
+use super::entry::{Entry, Next, Releasing, State};
 use crate::frame::{HostControl, Manage, Order};
-use crate::id::MessageId;
+use crate::id::{Digest, MessageId, Token};
 use crate::limits::GRABBERS_MAX;
 use crate::text::bounded;
 use crate::time::Moment;
+use crate::verdict::{Body, Disposition, Finding, Group, Outcome, Verdict};
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Operation {
     /// Back into the pool: it is processed again, and leaves only by a new verdict.
     Release,
+    /// Handed on to everybody who has not had it, as it came in, on the word of this operator.
+    ReleaseAsIs { by: String },
     /// Gone for good.
     Delete,
 }
@@ -38,14 +43,18 @@ pub enum OperatorError {
 }
 
 impl Pool {
-    /// Releases or deletes a message that is held or quarantined, as `wanted` says.
+    /// Releases or deletes a message that is held or quarantined, as `wanted` says. It is done when the store with the
+    /// token that is returned completes; where that fails, the message is where it was.
+    ///
+    /// # Errors
+    /// [`OperatorError::Unknown`] and [`OperatorError::WrongState`]: the decision was about something else.
     pub fn handle_operator(
         &mut self,
         id: MessageId,
         wanted: StoredState,
         operation: Operation,
         now: Moment,
-    ) -> Result<(), OperatorError> {
+    ) -> Result<Token, OperatorError> {
         let entry = self.messages.get(&id).ok_or(OperatorError::Unknown { id })?;
         let fits = matches!(
             (&entry.state, wanted),
@@ -55,16 +64,21 @@ impl Pool {
             let wanted = if wanted == StoredState::Held { "held" } else { "quarantined" };
             return Err(OperatorError::WrongState { id, actual: entry.state_name(), wanted });
         }
-        match operation {
-            Operation::Release => {
-                self.settle(id, Next::Requeued { prior: wanted }, None, Change::Requeue)
+        let (recipients, length) = (entry.recipients, entry.length);
+        let (next, change) = match operation {
+            Operation::Release => (Next::Requeued { prior: wanted }, Change::Requeue),
+            Operation::ReleaseAsIs { by } => {
+                let pending: Vec<u16> = (0..recipients).collect();
+                let verdict = Box::new(as_is(pending.clone(), length, &by));
+                let releasing = Releasing { loaded: true, pending, ..Releasing::default() };
+                let next = Next::ReleasedAsIs { releasing: Box::new(releasing), prior: wanted };
+                (next, Change::ReleaseAsIs { verdict })
             }
-            Operation::Delete => {
-                self.settle(id, Next::Removed { prior: Some(wanted) }, None, Change::Remove)
-            }
-        }
+            Operation::Delete => (Next::Removed { prior: Some(wanted) }, Change::Remove),
+        };
+        self.settle(id, next, None, change);
         self.assign(now);
-        Ok(())
+        self.messages.get(&id).and_then(|entry| entry.storing).ok_or(OperatorError::Unknown { id })
     }
 
     /// Tells a worker what an operator wants of it. One that is made not ready gets nothing until it is made ready again,
@@ -121,6 +135,28 @@ impl Pool {
     /// What [`Pool::orders`] gave before the restart. To be called before any worker links.
     pub fn restore_orders(&mut self, orders: impl IntoIterator<Item = (String, String)>) {
         self.orders = orders.into_iter().take(GRABBERS_MAX).collect();
+    }
+}
+
+/// The verdict of an operator. What the modules found is in the message's life, and in the log before this.
+fn as_is(recipients: Vec<u16>, length: u64, by: &str) -> Verdict {
+    let field = format!("X-Gantry: released as it is by the operator {}", bounded(by));
+    let disposition =
+        Disposition::Deliver { edits: vec![HeaderEdit::Prepend { field }], body: Body::Original };
+    let reason = format!("released as it is by the operator {}", bounded(by));
+    Verdict {
+        length,
+        digest: Digest([0; 32]),
+        groups: vec![Group { recipients, disposition }],
+        findings: vec![Finding {
+            need: String::new(),
+            module: "operator".to_owned(),
+            engine: String::new(),
+            signatures: String::new(),
+            outcome: Outcome::Unscanned { reason },
+            duration_ms: 0,
+        }],
+        originated: Vec::new(),
     }
 }
 

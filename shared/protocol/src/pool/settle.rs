@@ -244,6 +244,13 @@ impl Pool {
                 self.event(Event::Done { message: id });
                 self.drop_processed(id);
             }
+            Next::ReleasedAsIs { mut releasing, .. } => {
+                if let Stored::ServedBefore { results } = stored {
+                    releasing.take_served(results);
+                }
+                self.counters.released_as_is += 1;
+                self.start_releasing(id, releasing, now);
+            }
             Next::Requeued { .. } => {
                 if let Some(entry) = self.messages.get_mut(&id) {
                     (entry.attempts, entry.returns, entry.suspect, entry.history) =
@@ -319,7 +326,10 @@ impl Pool {
                 if let Some(releasing) = prior {
                     return self.release_again(id, releasing, now);
                 }
-                if let Next::Requeued { prior } | Next::Removed { prior: Some(prior) } = next {
+                if let Next::Requeued { prior }
+                | Next::ReleasedAsIs { prior, .. }
+                | Next::Removed { prior: Some(prior) } = next
+                {
                     if let Some(entry) = self.messages.get_mut(&id) {
                         entry.state = if prior == StoredState::Quarantined {
                             State::Quarantined

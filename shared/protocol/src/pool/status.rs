@@ -30,6 +30,8 @@ pub struct Counters {
     /// Late or wrong verdicts that were not applied.
     pub verdicts_refused: u64,
     pub released_unprocessed: u64,
+    /// Messages that an operator handed on as they are.
+    pub released_as_is: u64,
     pub corrupted: u64,
     /// Notices of non-delivery.
     pub notices: u64,

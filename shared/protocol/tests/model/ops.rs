@@ -11,6 +11,14 @@ pub(crate) const WORKERS: usize = 4;
 pub(crate) const WITHOUT_GRANT: usize = 3;
 pub(crate) const MAILBOXES: u16 = 4;
 
+/// What an operator decides about a message that was set aside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Decision {
+    Release,
+    AsIs,
+    Delete,
+}
+
 #[derive(Clone, Debug)]
 pub(crate) enum Op {
     Mark {
@@ -68,7 +76,7 @@ pub(crate) enum Op {
     },
     Operate {
         which: usize,
-        delete: bool,
+        decision: Decision,
         quarantined: bool,
     },
     Pass {
@@ -124,8 +132,8 @@ pub(crate) fn op() -> impl Strategy<Value = Op> {
             .prop_map(|(which, results)| Op::Released { which, results }),
         4 => (which(), proptest::bool::weighted(0.1)).prop_map(|(which, fails)| Op::Loaded { which, fails }),
         1 => which().prop_map(|which| Op::SenderGone { which }),
-        1 => (which(), any::<bool>(), any::<bool>())
-            .prop_map(|(which, delete, quarantined)| Op::Operate { which, delete, quarantined }),
+        1 => (which(), decision(), any::<bool>())
+            .prop_map(|(which, decision, quarantined)| Op::Operate { which, decision, quarantined }),
         6 => prop_oneof![Just(1), Just(50), Just(250), Just(700), Just(5_000), Just(40_000), Just(1_000_000)]
             .prop_map(|ms| Op::Pass { ms }),
         1 => proptest::collection::vec(any::<bool>(), 8).prop_map(|durable| Op::Crash { durable }),
@@ -201,4 +209,8 @@ pub(crate) fn verdict(
     let length = if matches!(word, Word::Wrong(4)) { length + 1 } else { length };
     let digest = if matches!(word, Word::Wrong(5)) { Digest([0xff; 32]) } else { digest };
     Verdict { length, digest, groups, findings: vec![finding], originated: Vec::new() }
+}
+
+fn decision() -> impl Strategy<Value = Decision> {
+    prop_oneof![Just(Decision::Release), Just(Decision::AsIs), Just(Decision::Delete)]
 }

@@ -183,6 +183,12 @@ impl Reference {
                 (file.verdict, file.results) = (None, Vec::new());
                 self.served.remove(&id);
             }
+            Change::ReleaseAsIs { verdict } => {
+                assert!(aside, "{id} is {:?}", file.state);
+                (file.state, file.results) = (StoredState::Releasing, Vec::new());
+                file.verdict = Some((**verdict).clone());
+                self.served.remove(&id);
+            }
             Change::Remove => {
                 let file = self.disk.remove(&id).expect("it is on disk");
                 assert!(self.may_go(id, &file), "{id} is removed: {file:?}");

@@ -112,8 +112,8 @@ impl World {
             Op::Released { which, results } => self.released(*which, results),
             Op::Loaded { which, fails } => self.loaded(*which, *fails),
             Op::SenderGone { which } => self.sender_gone(*which),
-            Op::Operate { which, delete, quarantined } => {
-                self.operate(*which, *delete, *quarantined)
+            Op::Operate { which, decision, quarantined } => {
+                self.operate(*which, *decision, *quarantined)
             }
             Op::Pass { ms } => self.pass(*ms),
             Op::Crash { durable } => self.crash(durable),
@@ -436,17 +436,21 @@ impl World {
         self.run();
     }
 
-    fn operate(&mut self, which: usize, delete: bool, quarantined: bool) {
+    fn operate(&mut self, which: usize, decision: Decision, quarantined: bool) {
         let ids: Vec<MessageId> = self.reference.disk.keys().copied().collect();
         if ids.is_empty() {
             return;
         }
         let id = ids[which % ids.len()];
         let wanted = if quarantined { StoredState::Quarantined } else { StoredState::Held };
-        let operation = if delete { Operation::Delete } else { Operation::Release };
+        let operation = match decision {
+            Decision::Release => Operation::Release,
+            Decision::AsIs => Operation::ReleaseAsIs { by: "alice".to_owned() },
+            Decision::Delete => Operation::Delete,
+        };
         if self.pool.handle_operator(id, wanted, operation, self.now).is_ok() {
             assert_eq!(self.reference.disk[&id].state, wanted);
-            if delete {
+            if decision == Decision::Delete {
                 self.reference.deleting.insert(id);
             }
         }

@@ -120,7 +120,7 @@ impl<D: Disk> Site<D> {
     async fn marked(&mut self) -> (Marked, bool, Option<oneshot::Sender<Answer>>) {
         match self.event().await {
             IntakeEvent::Marked { marked, looped, answer } => (marked, looped, answer),
-            other @ IntakeEvent::SenderGone(_) => panic!("{other:?}"),
+            other => panic!("{other:?}"),
         }
     }
 

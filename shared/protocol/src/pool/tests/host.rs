@@ -227,7 +227,7 @@ impl Host {
     ) -> Result<(), OperatorError> {
         let result = self.pool.handle_operator(id, wanted, operation, self.now);
         self.run();
-        result
+        result.map(drop)
     }
 
     /// Lets time pass, and everything fire that is due in it.
