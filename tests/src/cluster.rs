@@ -143,7 +143,15 @@ impl Cluster {
 
     /// Enrols and starts a worker with these module tables. Does not wait until it is ready.
     pub fn add_worker(&mut self, name: &str, modules: &str) {
+        self.add_worker_with(name, "", modules);
+    }
+
+    /// The same with these keys of the file, one a line.
+    pub fn add_worker_with(&mut self, name: &str, keys: &str, modules: &str) {
         self.write_worker(name, modules);
+        let config = self.worker_config(name);
+        let text = fs::read_to_string(&config).expect("read worker.toml");
+        fs::write(&config, format!("{keys}{text}")).expect("write worker.toml");
         let joined = self.worker_command(name, &["join", &self.token(name)]);
         assert!(joined.status.success(), "gantry join: {}", said(&joined));
         self.start_worker(name, &[]);

@@ -20,6 +20,7 @@ pub mod postfix;
 pub mod simulation;
 pub mod site;
 pub mod smtp;
+pub mod weather;
 
 pub use binary::{binary, project};
 pub use cluster::{Cluster, Setup};
@@ -28,6 +29,7 @@ pub use gantry::demo::sink::{Received, Sink};
 pub use gantry::demo::status::Status;
 pub use lan::Lan;
 pub use site::{Place, Site};
+pub use weather::Weather;
 
 use std::io::Write as _;
 use std::time::Duration;

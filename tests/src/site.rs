@@ -13,7 +13,9 @@ use tempfile::TempDir;
 
 use crate::cluster::{is_state, said, stored_in};
 use crate::smtp::Client;
-use crate::{PATIENCE, Received, Running, Sink, Status, await_that, binary, free_port, until};
+use crate::{
+    PATIENCE, Received, Running, Sink, Status, Weather, await_that, binary, free_port, until,
+};
 
 /// Where a program runs.
 #[derive(Clone, Debug)]
@@ -67,6 +69,8 @@ pub struct Site {
     pub workers: BTreeMap<String, Running>,
     /// The host with the authority.
     first: Option<String>,
+    /// Where workers dial a host instead of its own address.
+    routes: BTreeMap<String, SocketAddr>,
     folder: TempDir,
 }
 
@@ -74,7 +78,25 @@ impl Site {
     /// Nothing yet.
     pub fn new() -> Self {
         let folder = TempDir::with_prefix("gantry-site-").expect("make a temporary folder");
-        Self { hosts: BTreeMap::new(), workers: BTreeMap::new(), first: None, folder }
+        Self {
+            hosts: BTreeMap::new(),
+            workers: BTreeMap::new(),
+            first: None,
+            routes: BTreeMap::new(),
+            folder,
+        }
+    }
+
+    /// The folder of everything.
+    pub fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Workers that are added from now on dial the host through this weather.
+    pub fn send_through(&mut self, host: &str, seed: u64) -> Weather {
+        let weather = Weather::before(self.hosts[host].quic, seed);
+        self.routes.insert(host.to_owned(), weather.address);
+        weather
     }
 
     /// One more host: the first one makes the cluster, the others join it. Its mail goes to a sink at `sink`, and whoever
@@ -125,12 +147,18 @@ impl Site {
         let (keys, modules) = more.split_at(more.find("[[").unwrap_or(more.len()));
         let mut text = format!("name = \"{name}\"\n{keys}\n");
         for (host, keys) in hosts {
-            text.push_str(&format!("[[host]]\naddress = \"{}\"\n{keys}\n", self.hosts[*host].quic));
+            let address = self.routes.get(*host).unwrap_or(&self.hosts[*host].quic);
+            text.push_str(&format!("[[host]]\naddress = \"{address}\"\n{keys}\n"));
         }
         fs::write(folder.join("worker.toml"), text + modules).expect("write worker.toml");
         let token = self.token(&["--name", name, "--provides", "virus"]);
         let joined = self.run(place, "gantry", name, &["join", &token]);
         assert!(joined.status.success(), "{name}: {}", said(&joined));
+        self.start_worker(name, place);
+    }
+
+    /// Starts a worker that was added before, again.
+    pub fn start_worker(&mut self, name: &str, place: &Place) {
         let running = self.start(place, "gantry", name, &[("GANTRY_LOG", "debug")]);
         self.workers.insert(name.to_owned(), running);
     }

@@ -4,6 +4,7 @@
 
 mod bridge;
 mod drain;
+mod failover;
 mod host_cost;
 mod letters;
 mod load;
@@ -11,6 +12,7 @@ mod meter;
 mod offload;
 mod report;
 mod rig;
+mod takeover;
 
 pub use report::Report;
 
@@ -23,6 +25,10 @@ pub enum Bench {
     Bridge,
     /// What the hook costs its host in CPU and memory
     HostCost,
+    /// From a worker's death, hang or cut cable to the moment when another works on what it held
+    Takeover,
+    /// Messages a second, second by second, while one of three workers is killed and comes back
+    Failover,
 }
 
 /// How thorough.
@@ -36,6 +42,12 @@ pub struct Effort {
     pub singles: usize,
     /// Messages in the full queue.
     pub queued: usize,
+    /// Takeovers of each kind.
+    pub trials: usize,
+    /// Workers that are linked at once for what their beats cost.
+    pub linked: usize,
+    /// How long false takeovers are waited for, and how long beats are measured, in seconds.
+    pub watch_s: u64,
     /// How long a round waits for a quiet machine, in milliseconds, before it begins anyway.
     pub patience_ms: u64,
     /// Cases without this text in their names are left out.
@@ -49,6 +61,9 @@ impl Effort {
         round_ms: 4_000,
         singles: 400,
         queued: 100_000,
+        trials: 50,
+        linked: 50,
+        watch_s: 60,
         patience_ms: 4_000,
         only: String::new(),
     };
@@ -58,6 +73,9 @@ impl Effort {
         round_ms: 700,
         singles: 60,
         queued: 3_000,
+        trials: 5,
+        linked: 10,
+        watch_s: 10,
         patience_ms: 0,
         only: String::new(),
     };
@@ -84,6 +102,8 @@ impl Bench {
             Self::Offload => offload::run(effort),
             Self::Bridge => Ok(bridge::run(effort)),
             Self::HostCost => Ok(host_cost::run(effort)),
+            Self::Takeover => Ok(takeover::run(effort)),
+            Self::Failover => Ok(failover::run(effort)),
         }
     }
 }
