@@ -168,6 +168,11 @@ impl Site {
         self.run(&self.hosts[host].place, "gantry-hook", host, arguments)
     }
 
+    /// Workers that are added from now on dial the host itself again.
+    pub fn send_straight(&mut self, host: &str) {
+        self.routes.remove(host);
+    }
+
     /// What a host says of itself.
     pub fn status(&self, host: &str) -> Option<Status> {
         let output = self.hook_command(host, &["status", "--json"]);

@@ -36,6 +36,8 @@ pub(super) enum Action {
     Admin(Box<Asked>),
     /// It stands in the audit log now.
     Audited(Box<Asked>),
+    /// Time to look which links carry anything.
+    Listen,
     Timeout,
     /// Whether the disk stores anything, after it did not.
     Probed(Result<(), String>),

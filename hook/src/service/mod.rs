@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use gantry_link::{Authority, HostConnection, Incoming, NodeIdentity, Role, Serial, Server};
 use gantry_protocol::id::{MessageId, Session};
+use gantry_protocol::limits::CARRIED_EVERY;
 use gantry_protocol::pool::{Answer, LinkPeer, Pool};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, Interval};
@@ -68,6 +69,8 @@ struct Service<D: Disk> {
     last_session: u64,
     started: Instant,
     epoch: u32,
+    /// When the links are looked at next, whether they carry anything.
+    listen_at: Option<Instant>,
     /// When the drain ends at the latest.
     drain_until: Option<Instant>,
     /// When a disk that failed may be tried again; `None` while it is being tried.
@@ -87,6 +90,8 @@ struct Mailbox {
 struct Linked {
     connection: HostConnection,
     control: mpsc::Sender<ControlOut>,
+    /// What had arrived when it was last looked at.
+    frames_arrived: u64,
 }
 
 /// This host's own certificate, which is renewed at two thirds of its life.
@@ -122,7 +127,7 @@ impl<D: Disk> Service<D> {
     /// its own absence for its workers'.
     async fn select(&mut self, inputs: &mut Inputs) -> Action {
         let timeout = self.pool.next_timeout().map(|at| self.clock.instant(at));
-        let drain = self.drain_until;
+        let (drain, listen) = (self.drain_until, self.listen_at);
         tokio::select! {
             biased;
             Some(()) = inputs.signals.recv() => Action::Stop,
@@ -131,6 +136,7 @@ impl<D: Disk> Service<D> {
             Some(incoming) = self.server.accept() => Action::Incoming(Box::new(incoming)),
             Some(asked) = inputs.admin.recv() => Action::Admin(Box::new(asked)),
             Some(event) = inputs.intake.recv() => Action::Intake(event),
+            () = until(listen) => Action::Listen,
             () = until(timeout) => Action::Timeout,
             () = until(drain) => Action::Timeout,
             _ = inputs.housekeeping.tick() => Action::Housekeeping,
@@ -176,6 +182,7 @@ impl<D: Disk> Service<D> {
             Action::Damaged(id, reason) => self.pool.handle_damaged(id, reason, now),
             Action::Admin(asked) => self.on_admin(*asked),
             Action::Audited(asked) => self.on_audited(*asked),
+            Action::Listen => self.listen(),
             Action::Timeout => self.pool.handle_timeout(now),
             Action::Probed(tried) => self.on_probed(tried),
             Action::Housekeeping => self.on_housekeeping(),
@@ -188,6 +195,9 @@ impl<D: Disk> Service<D> {
             Action::Stop => self.on_stop(),
         }
         self.perform_effects();
+        if self.listen_at.is_none() && self.pool.awaits_beats() {
+            self.listen_at = Some(Instant::now() + CARRIED_EVERY);
+        }
     }
 
     fn on_intake(&mut self, event: IntakeEvent) {
@@ -236,7 +246,7 @@ impl<D: Disk> Service<D> {
             "link"
         );
         let (connection, control) = link::spawn(session, link, self.actions.clone());
-        self.links.insert(session, Linked { connection, control });
+        self.links.insert(session, Linked { connection, control, frames_arrived: 0 });
         let peer = LinkPeer { name: identity.name, grants: identity.provides };
         self.pool.handle_link_up(session, peer, hello, self.clock.now());
     }
@@ -252,6 +262,19 @@ impl<D: Disk> Service<D> {
             linked.connection.clone(),
             self.actions.clone(),
         ));
+    }
+
+    /// Tells the pool which links carry something, while anybody holds a message.
+    fn listen(&mut self) {
+        let now = self.clock.now();
+        for (session, linked) in &mut self.links {
+            let arrived = linked.connection.frames_arrived();
+            if linked.frames_arrived != arrived {
+                linked.frames_arrived = arrived;
+                self.pool.handle_carried(*session, now);
+            }
+        }
+        self.listen_at = None;
     }
 
     /// The host's own certificate, revocations, and the certificates of live links.

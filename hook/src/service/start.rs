@@ -129,6 +129,7 @@ pub async fn run(config: Config) -> Result<(), RunError> {
         last_session: 0,
         started: Instant::now(),
         epoch,
+        listen_at: None,
         drain_until: None,
         probe_after: Some(Instant::now()),
         stops: 0,

@@ -53,6 +53,12 @@ pub struct WorkerConnection {
 }
 
 impl HostConnection {
+    /// QUIC frames that have arrived on this link so far, of the kinds that a living peer sends: it rises as long as the
+    /// peer's process runs and the network carries anything from it.
+    pub fn frames_arrived(&self) -> u64 {
+        self.wire.frames_arrived()
+    }
+
     /// Opens the stream of a new reservation; waits while the worker has as many as it may
     /// ([`gantry_protocol::limits::RESERVATIONS_PER_GRABBER_MAX`]).
     ///
@@ -159,6 +165,12 @@ pub(crate) struct Wire {
 }
 
 impl Wire {
+    /// Of a peer that only listens come acknowledgements, and pings to keep the link alive; all else comes with them.
+    fn frames_arrived(&self) -> u64 {
+        let arrived = self.quic.stats().frame_rx;
+        arrived.acks + arrived.ping + arrived.stream
+    }
+
     pub(crate) async fn open<S, R>(&self) -> Result<(FrameSender<S>, FrameReceiver<R>), StreamError>
     where
         S: gantry_protocol::frame::Frame,

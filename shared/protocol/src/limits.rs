@@ -43,6 +43,15 @@ pub const BEAT: Duration = Duration::from_millis(200);
 pub const BEAT_IDLE: Duration = Duration::from_secs(5);
 /// Missed beats after which a reservation is contestable.
 pub const BEATS_MISSED_MAX: u32 = 3;
+/// Missed beats after which a reservation is contestable although something of the worker's link still arrives: its
+/// process lives, and its beats may be stuck behind what the network lost; but a worker whose grabber hangs while its
+/// link goes on must not keep what it has.
+pub const BEATS_MISSED_CARRIED_MAX: u32 = 10;
+/// How recently something must have arrived, in beats, for a link to count as one that still carries. Shorter than
+/// [`BEATS_MISSED_MAX`] beats by what a driver needs to notice, so that a dead worker is given up no later for it.
+pub const CARRIED_BEATS: u32 = 2;
+/// How often a driver looks whether its links carry, while something is reserved: half a beat.
+pub const CARRIED_EVERY: Duration = Duration::from_millis(100);
 /// How often profiles go to the peers: at least this often (the 2005 design said once a minute).
 pub const PROFILE_EVERY: Duration = Duration::from_secs(1);
 /// Everything about one reservation ends after this, unless configured otherwise (the 2005 design's figure).

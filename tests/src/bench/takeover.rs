@@ -223,7 +223,7 @@ fn witness(folder: &Path, worker: &str, seconds: &str) -> String {
     let log = folder.join("starts");
     format!(
         "[[module]]\nname = \"witness\"\ntype = \"command\"\nprovides = \"virus\"\nprogram = \"/bin/sh\"\n\
-         environment = [\"PATH=/usr/bin:/bin\"]\nclean = [0]\ntime_max = \"10m\"\n\
+         environment = [\"PATH=/usr/bin:/bin\"]\nclean = [0]\ntime_max = \"10m\"\nmessage_max = \"64MiB\"\n\
          arguments = [\"-c\", \"echo \\\"$(sed -n 's/^Subject: //p' | tr -d '\\\\r') {worker} $(date +%s%3N)\\\" >> {}; sleep {seconds}\"]\n",
         log.display()
     )

@@ -18,3 +18,4 @@ mod postfix;
 mod topologies;
 mod true_path;
 mod ways;
+mod weather;

@@ -9,7 +9,7 @@ use super::grabbers::{Grabber, GrabberKey};
 use super::{Pool, Timer};
 use crate::frame::{Cancel, HostReservation};
 use crate::id::{Fence, Incarnation, MessageId, Session};
-use crate::limits::{BEATS_MISSED_MAX, SILENCE_DEFAULT};
+use crate::limits::SILENCE_DEFAULT;
 use crate::text::bounded;
 use crate::time::Moment;
 
@@ -402,7 +402,7 @@ impl Pool {
         self.set_reservation_timer(id);
         // Until now it beat slowly, if at all.
         if !self.works_on(grabber, Some(id)) {
-            self.timers.set(Timer::Silent(grabber), now + self.config.beat * BEATS_MISSED_MAX);
+            self.await_beats(grabber, now);
         }
     }
 

@@ -36,6 +36,10 @@ pub(super) struct Grabber {
     pub(super) given: Credit,
     pub(super) draining: bool,
     pub(super) last_heard: Moment,
+    /// When its beats began to be awaited: when it was last heard, or later for one that held nothing.
+    pub(super) awaited: Moment,
+    /// When its link last carried anything at all.
+    pub(super) carried: Moment,
     /// Three beats were missed while it held something.
     pub(super) silent: bool,
     pub(super) holding: BTreeSet<MessageId>,
@@ -219,6 +223,8 @@ impl Grabbers {
                 given: Credit::default(),
                 draining: false,
                 last_heard: now,
+                awaited: now,
+                carried: now,
                 silent: false,
                 holding: BTreeSet::new(),
                 charged: BTreeSet::new(),

@@ -12,7 +12,10 @@ use crate::frame::{
     Resume, ResumeAnswer, Resumed, Welcome, WorkerControl,
 };
 use crate::id::{Incarnation, MessageId, Session};
-use crate::limits::{self, BEATS_MISSED_MAX, PEERS_MAX, RESERVATIONS_PER_GRABBER_MAX};
+use crate::limits::{
+    self, BEATS_MISSED_CARRIED_MAX, BEATS_MISSED_MAX, CARRIED_BEATS, PEERS_MAX,
+    RESERVATIONS_PER_GRABBER_MAX,
+};
 use crate::profile::{PeerProfile, Profile, Readiness};
 use crate::text::bounded;
 use crate::time::{Moment, millis};
@@ -132,7 +135,6 @@ impl Pool {
 
     /// Everything from a grabber says that it lives.
     pub(super) fn heard(&mut self, key: GrabberKey, now: Moment) {
-        let beats = self.config.beat * BEATS_MISSED_MAX;
         let Some(grabber) = self.grabbers.get_mut(key) else { return };
         grabber.last_heard = now;
         let (was_silent, incarnation) = (grabber.silent, grabber.incarnation);
@@ -140,15 +142,45 @@ impl Pool {
         if grabber.holding.is_empty() {
             self.timers.clear(Timer::Silent(key));
         } else {
-            self.timers.set(Timer::Silent(key), now + beats);
+            self.await_beats(key, now);
         }
         if was_silent {
             self.give_back(key, incarnation);
         }
     }
 
-    /// Three beats were missed: what it holds is contestable.
+    /// Something of a link arrived, whole frame or not: the worker's process lives, even if its beats are stuck behind
+    /// what the network lost. To be called every [`limits::CARRIED_EVERY`](crate::limits::CARRIED_EVERY) for the
+    /// links on which something came since the last time, while [`Pool::awaits_beats`].
+    pub fn handle_carried(&mut self, session: Session, now: Moment) {
+        let key = self.grabbers.by_session(session);
+        if let Some(grabber) = key.and_then(|key| self.grabbers.get_mut(key)) {
+            grabber.carried = now;
+        }
+    }
+
+    /// Whether anybody holds something, so that it matters who is silent.
+    pub fn awaits_beats(&self) -> bool {
+        self.grabbers.iter().any(|(_, grabber)| !grabber.holding.is_empty())
+    }
+
+    /// A grabber's beats count from now on.
+    pub(super) fn await_beats(&mut self, key: GrabberKey, now: Moment) {
+        let Some(grabber) = self.grabbers.get_mut(key) else { return };
+        grabber.awaited = now;
+        self.timers.set(Timer::Silent(key), now + self.config.beat * BEATS_MISSED_MAX);
+    }
+
+    /// Three beats were missed: what it holds is contestable, unless its link still carries something.
     pub(super) fn on_silent(&mut self, key: GrabberKey, now: Moment) {
+        let beat = self.config.beat;
+        if let Some(grabber) = self.grabbers.get(key).filter(|one| one.session.is_some()) {
+            let carried = grabber.carried + beat * CARRIED_BEATS;
+            let until = carried.min(grabber.awaited + beat * BEATS_MISSED_CARRIED_MAX);
+            if until > now {
+                return self.timers.set(Timer::Silent(key), until);
+            }
+        }
         // Of a message that has not been sent yet it cannot know, so it need not beat for it.
         if self.works_on(key, None)
             && let Some(grabber) = self.grabbers.get_mut(key)
@@ -198,7 +230,6 @@ impl Pool {
         if !away {
             return;
         }
-        let beats = self.config.beat * BEATS_MISSED_MAX;
         let mut holding = Vec::new();
         for (key, grabber) in self.grabbers.iter_mut() {
             if !grabber.holding.is_empty() && !grabber.silent {
@@ -207,7 +238,7 @@ impl Pool {
             }
         }
         for key in holding {
-            self.timers.set(Timer::Silent(key), now + beats);
+            self.await_beats(key, now);
         }
     }
 

@@ -30,6 +30,41 @@ fn three_missed_beats_hand_the_message_to_whoever_wants_it() {
 }
 
 #[test]
+fn a_link_that_carries_something_excuses_late_beats_for_a_while() {
+    let mut host = Host::new();
+    let id = host.mark();
+    let a = host.worker("a", 1);
+    let b = host.worker("b", 1);
+    let carried = |host: &mut Host, times: u32| {
+        for _ in 0..times {
+            host.pass_beating(ms(100), &[b]);
+            host.pool.handle_carried(a, host.now);
+        }
+    };
+    carried(&mut host, 10);
+    assert_eq!(holder(&host, id), "dispatched for a", "beats are late, and the link carries");
+    host.beat(a);
+    carried(&mut host, 19);
+    assert_eq!(holder(&host, id), "dispatched for a", "a beat counts anew");
+    carried(&mut host, 1);
+    assert_eq!(holder(&host, id), "dispatched for b", "but not for ever");
+}
+
+#[test]
+fn a_link_that_carries_nothing_any_more_is_given_up_no_later() {
+    let mut host = Host::new();
+    let id = host.mark();
+    let a = host.worker("a", 1);
+    let b = host.worker("b", 1);
+    host.pass_beating(ms(100), &[b]);
+    host.pool.handle_carried(a, host.now);
+    host.pass_beating(ms(499), &[b]);
+    assert_eq!(holder(&host, id), "dispatched for a");
+    host.pass(ms(1));
+    assert_eq!(holder(&host, id), "dispatched for b");
+}
+
+#[test]
 fn an_owner_that_comes_back_before_anybody_wants_it_keeps_it() {
     let mut host = Host::new();
     let id = host.mark();
