@@ -39,6 +39,11 @@ struct Kept {
 impl Lives {
     /// Notes what an event says of a message.
     pub fn handle_event(&mut self, event: &Event, unix_ms: u64) {
+        if let Event::Originated { message, from } = event {
+            // The life of each of the two names the other.
+            self.note(*from, unix_ms, "originates", "", message.to_string());
+            self.note(*message, unix_ms, "originated", "", format!("by the verdict on {from}"));
+        }
         if let Some((id, what, node, detail)) = step_of(event) {
             self.note(id, unix_ms, what, node, detail);
         }
@@ -134,7 +139,10 @@ fn step_of(event: &Event) -> Option<(MessageId, &'static str, &str, String)> {
         }
         Event::StoreFailed { message, reason } => (*message, "store failed", "", reason.clone()),
         Event::Corrupted { message, reason } => (*message, "corrupted", "", reason.clone()),
-        Event::Linked { .. } | Event::LinkLost { .. } | Event::Misbehaved { .. } => return None,
+        Event::Linked { .. }
+        | Event::LinkLost { .. }
+        | Event::Misbehaved { .. }
+        | Event::Originated { .. } => return None,
     };
     Some(step)
 }

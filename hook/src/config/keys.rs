@@ -4,6 +4,7 @@
 pub const KEYS: &[(&str, &[&str])] = &[
     ("hook.toml", TOP),
     ("[[mailbox]]", MAILBOX),
+    ("[mailbox.originated]", ORIGINATED),
     ("intake type smtp", SMTP_INTAKE),
     ("intake type pickup", PICKUP_INTAKE),
     ("intake type mark", MARK_INTAKE),
@@ -37,7 +38,12 @@ pub(super) const MAILBOX: &[&str] = &[
     "when_unprocessed",
     "after",
     "warn_after",
+    "reject_late",
+    "behind_queue",
+    "originated",
 ];
+
+pub(super) const ORIGINATED: &[&str] = &["senders", "recipients"];
 
 pub(super) const SMTP_INTAKE: &[&str] = &[
     "type",

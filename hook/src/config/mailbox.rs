@@ -1,11 +1,13 @@
 //! One `[[mailbox]]`.
 
+use std::cell::Cell;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use gantry_config::{Network, NoNetwork, Table, Value, duration_text};
-use gantry_mail::RECIPIENTS_MAX;
+use gantry_mail::{Mask, RECIPIENTS_MAX};
 use gantry_protocol::limits;
+use gantry_protocol::pool::{OriginatedAllowed, RejectLate};
 
 use super::read::{DAY, HOUR, MINUTE, SECOND};
 use super::{
@@ -39,6 +41,13 @@ const HOOK_UNPROCESSED: &str = "write what happens when no worker processes it: 
                                 \"hold\" (for an operator, after = \"4h\") or \"release-unscanned\" (let it through, \
                                 after = \"4h\")";
 
+const ORIGINATED_SENDERS: &str =
+    "write whom notices may come from, such as senders = [\"<>\"] (the null sender)";
+const ORIGINATED_RECIPIENTS: &str = "write whom they may go to, such as recipients = [\"postmaster@example.com\", \
+                                     \"*@example.com\"], \"sender\" (the message's) or \"recipients\" (the message's)";
+/// Masks are tried one by one for each address of an originated message.
+const ORIGINATED_MASKS_MAX: usize = 256;
+
 /// Reads a mailbox of the host named `host`.
 pub(super) fn mailbox(table: &Table<'_>, host: &str) -> Option<Mailbox> {
     table.allow(keys::MAILBOX);
@@ -61,14 +70,67 @@ pub(super) fn mailbox(table: &Table<'_>, host: &str) -> Option<Mailbox> {
         let problem = "whoever leaves a message in a folder or with `mark` waits for no answer";
         table.wrong("custody", problem, "write custody = \"hook\", or an intake of type \"smtp\"");
     }
+    let upstream = matches!(custody, Some(Custody::Upstream { .. }));
+    let originated = table.value("originated").map(|value| originated(&value));
     Some(Mailbox {
         name: name?,
         intake: intake?,
         release: release?,
         needs: needs?,
-        custody: custody?,
         warn_after,
+        reject_late: table.or("reject_late", RejectLate::Quarantine, reject_late),
+        behind_queue: upstream && table.or("behind_queue", false, Value::flag),
+        originated: originated.map_or(Some(None), |originated| originated.map(Some))?,
+        custody: custody?,
     })
+}
+
+fn reject_late(value: &Value<'_>) -> Option<RejectLate> {
+    value.one_of(&[
+        ("quarantine", RejectLate::Quarantine),
+        ("hold", RejectLate::Hold),
+        ("discard", RejectLate::Discard),
+    ])
+}
+
+/// Who may be named in messages that verdicts originate.
+fn originated(value: &Value<'_>) -> Option<OriginatedAllowed> {
+    let table = value.table()?;
+    table.allow(keys::ORIGINATED);
+    let senders = table.required("senders", ORIGINATED_SENDERS).and_then(|value| {
+        value.list(ORIGINATED_MASKS_MAX, ORIGINATED_SENDERS, |item| mask(item, ORIGINATED_SENDERS))
+    });
+    let (to_sender, to_recipients) = (Cell::new(false), Cell::new(false));
+    let recipients = table.required("recipients", ORIGINATED_RECIPIENTS).and_then(|value| {
+        value.list(ORIGINATED_MASKS_MAX, ORIGINATED_RECIPIENTS, |item| {
+            let role = match item.text(ORIGINATED_RECIPIENTS)? {
+                "sender" => &to_sender,
+                "recipients" => &to_recipients,
+                "<>" => {
+                    item.wrong("nothing goes to the null sender", "remove it");
+                    return None;
+                }
+                _ => return mask(item, ORIGINATED_RECIPIENTS).map(Some),
+            };
+            role.set(true);
+            Some(None)
+        })
+    });
+    let recipients = recipients?.into_iter().flatten().collect();
+    let (to_sender, to_recipients) = (to_sender.get(), to_recipients.get());
+    Some(OriginatedAllowed { senders: senders?, recipients, to_sender, to_recipients })
+}
+
+fn mask(item: &Value<'_>, remedy: &str) -> Option<Mask> {
+    let text = item.text(remedy)?;
+    if text == "<>" {
+        return Some(Mask::new(""));
+    }
+    if !text.contains(['@', '*']) || text.contains(['<', '>', ',', ' ', '\t']) {
+        item.wrong(format!("{text:?} is no address and no mask"), remedy);
+        return None;
+    }
+    Some(Mask::new(text))
 }
 
 /// A mailbox's name, which is also its folder's in the spool.
@@ -150,7 +212,7 @@ enum InHook {
 }
 
 fn hook(table: &Table<'_>) -> Option<Custody> {
-    for key in ["answer_within", "upstream_timeout"] {
+    for key in ["answer_within", "upstream_timeout", "behind_queue"] {
         let remedy = "remove it, or write custody = \"upstream\"";
         table.refuse(key, "in the hook's custody the sender is answered at once", remedy);
     }

@@ -13,6 +13,7 @@ use std::time::Duration;
 use gantry_config::{ConfigError, Document, Endpoint, Network};
 use gantry_protocol::id::Digest;
 use gantry_protocol::limits;
+use gantry_protocol::pool::{OriginatedAllowed, RejectLate};
 
 use crate::intake::smtp::{IntakeTimeouts, SmtpLimits, StrayCrLf};
 use crate::release::{Argument, EnvelopeForm, FolderFormat, LineEnds, Protocol, SmtpTimeouts};
@@ -52,6 +53,11 @@ pub struct Mailbox {
     pub custody: Custody,
     /// The age at which a message that is stored here and waits is reported.
     pub warn_after: Duration,
+    pub reject_late: RejectLate,
+    /// Whether who waits for our answer has said yes to the sender itself.
+    pub behind_queue: bool,
+    /// Messages that verdicts may originate; none, where nothing is said.
+    pub originated: Option<OriginatedAllowed>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

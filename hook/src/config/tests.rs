@@ -2,6 +2,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use gantry_config::ConfigError;
+use gantry_mail::Mask;
 use proptest::prelude::*;
 
 use super::*;
@@ -145,7 +146,8 @@ fn every_key_reaches_its_place() {
         returns_max = 50\n\
         [limits]\nupstream_memory_max = '5MiB'\nupstream_disk_max = '6GiB'\n\
         [[mailbox]]\nname = 'in'\nneeds = []\ncustody = 'upstream'\nanswer_within = '80s'\nupstream_timeout = '90s'\n\
-        when_unprocessed = 'wait'\nwarn_after = '7m'\n\
+        when_unprocessed = 'wait'\nwarn_after = '7m'\nreject_late = 'hold'\nbehind_queue = true\n\
+        [mailbox.originated]\nsenders = ['<>']\nrecipients = ['*@example.com', 'sender']\n\
         [mailbox.intake]\ntype = 'smtp'\nlisten = '0.0.0.0:25'\nhostname = 'in.example.com'\npeers = ['10.0.0.0/8']\n\
         xforward_from = ['10.0.0.1']\nrecipients_max = 8\nmessage_size_max = '9MiB'\nconnections_max = 10\n\
         connections_per_client_max = 2\nstray_cr_lf = 'normalise'\ncommand_timeout = '11s'\ndata_timeout = '12s'\n\
@@ -180,6 +182,14 @@ fn every_key_reaches_its_place() {
     assert_eq!(config.limits.upstream_disk_bytes_max, 6 << 30);
     let mailbox = &config.mailboxes[0];
     assert_eq!(mailbox.warn_after, seconds(420));
+    assert_eq!((mailbox.reject_late, mailbox.behind_queue), (RejectLate::Hold, true));
+    let allowed = OriginatedAllowed {
+        senders: vec![Mask::new("")],
+        recipients: vec![Mask::new("*@example.com")],
+        to_sender: true,
+        to_recipients: false,
+    };
+    assert_eq!(mailbox.originated, Some(allowed));
     assert_eq!(
         mailbox.custody,
         Custody::Upstream {
@@ -665,4 +675,24 @@ proptest! {
             prop_assert!(mistakes.len() <= gantry_config::MISTAKES_MAX);
         }
     }
+}
+
+#[test]
+fn originated_messages_and_late_rejections_are_read() {
+    let plain = load(EXAMPLE).unwrap().mailboxes.remove(0);
+    assert_eq!((plain.originated, plain.reject_late), (None, RejectLate::Quarantine));
+    assert!(!plain.behind_queue);
+    for (wrong, reason) in [
+        ("originated = { senders = [\"<>\"] }", "recipients: it is missing"),
+        ("originated = { senders = [\"<>\"], recipients = [\"<>\"] }", "null sender"),
+        ("originated = { senders = [\"me\"], recipients = [] }", "no address and no mask"),
+        ("originated = { from = [], senders = [], recipients = [] }", "from"),
+        ("reject_late = \"release\"", "reject_late"),
+    ] {
+        let found = mistakes(&with("needs", &format!("needs = []\n{wrong}")));
+        assert!(found.iter().any(|mistake| mistake.contains(reason)), "{wrong}: {found:?}");
+    }
+    let ours = with("custody", "custody = \"hook\"\nbehind_queue = true");
+    let ours = ours.replace("answer_within = \"120s\"", "").replace("\"tempfail\"", "\"wait\"");
+    assert!(mistakes(&ours).iter().any(|mistake| mistake.contains("behind_queue")));
 }

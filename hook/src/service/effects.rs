@@ -7,8 +7,7 @@ use gantry_link::CloseCode;
 use gantry_protocol::frame::{HostControl, HostReservation};
 use gantry_protocol::id::{MessageId, Session, Token};
 use gantry_protocol::pool::{
-    Answer, Assignment, Change, Effect, Event, MailboxIndex, ReleaseResult, Stored, StoredLog,
-    StoredState,
+    Answer, Assignment, Change, Effect, Event, MailboxIndex, ReleaseResult, Stored, StoredState,
 };
 use tokio::sync::mpsc;
 
@@ -17,7 +16,6 @@ use super::link::{self, ControlOut, STREAM_QUEUE_MAX, StreamOut};
 use super::{Service, set_aside};
 use crate::disk::Disk;
 use crate::intake::unix_ms;
-use crate::spool::{Spool, SpoolError};
 
 /// The pause before a disk that could not read is asked again.
 const LOAD_RETRY: Duration = Duration::from_secs(5);
@@ -144,7 +142,7 @@ impl<D: Disk> Service<D> {
         tokio::spawn(async move {
             loop {
                 let reader = Arc::clone(&spool);
-                let read = tokio::task::spawn_blocking(move || read_log(&reader, id));
+                let read = tokio::task::spawn_blocking(move || reader.load(id));
                 match read.await {
                     Ok(Err(error)) if !error.is_lost() => {
                         tracing::error!(id = %id, "read what is stored with it: {error}");
@@ -194,16 +192,6 @@ impl<D: Disk> Service<D> {
     }
 }
 
-fn read_log<D: Disk>(spool: &Spool<D>, id: MessageId) -> Result<StoredLog, SpoolError> {
-    let recipients = spool.header(id)?.envelope.recipients.len();
-    let log = spool.log(id)?;
-    Ok(StoredLog {
-        verdict: log.verdict,
-        results: log.results,
-        recipients: u16::try_from(recipients).unwrap_or(u16::MAX),
-    })
-}
-
 /// One line for each change of state; a message's every step is told at DEBUG.
 fn log(event: &Event) {
     match event {
@@ -221,6 +209,9 @@ fn log(event: &Event) {
         }
         Event::Settled { message, grabber } => {
             tracing::debug!(id = %message, worker = grabber, "settled")
+        }
+        Event::Originated { message, from } => {
+            tracing::info!(id = %message, %from, "originated");
         }
         Event::Returned { message, grabber, reason } => {
             tracing::info!(id = %message, worker = grabber, reason, "returned unprocessed");

@@ -240,6 +240,9 @@ fn mailbox_config(mailbox: &config::Mailbox) -> pool::MailboxConfig {
     let queue = mailbox.release.queue();
     pool::MailboxConfig {
         warn_after: mailbox.warn_after,
+        reject_late: mailbox.reject_late,
+        behind_queue: mailbox.behind_queue,
+        originated: mailbox.originated.clone(),
         queue_lifetime: queue.lifetime,
         retry_min: queue.retry_first,
         retry_max: queue.retry_max,

@@ -38,15 +38,25 @@ impl<D: Disk> Spool<D> {
     /// [`SpoolError::Corrupted`] where the file is damaged; others where it cannot be read just now.
     pub fn check(&self, id: MessageId) -> Result<(), SpoolError> {
         let mut body = self.body(id)?;
-        let Err(source) = io::copy(&mut body, &mut io::sink()) else { return Ok(()) };
-        let (name, folder) = self.locate(id)?;
-        let path = folder.path.join(name.to_string());
-        Err(match source.kind() {
+        match io::copy(&mut body, &mut io::sink()) {
+            Ok(_) => Ok(()),
+            Err(source) => Err(self.unread(id, source)),
+        }
+    }
+
+    /// What an error of [`Body`] means for its message.
+    pub(super) fn unread(&self, id: MessageId, source: io::Error) -> SpoolError {
+        let path = match self.locate(id) {
+            Ok((name, folder)) => folder.path.join(name.to_string()),
+            Err(_) if self.volatile.get(id).is_some() => self.volatile_folder(),
+            Err(error) => return error,
+        };
+        match source.kind() {
             io::ErrorKind::InvalidData => {
                 SpoolError::Corrupted { id, path, reason: source.to_string() }
             }
             _ => SpoolError::Io { doing: "read", path, source },
-        })
+        }
     }
 }
 

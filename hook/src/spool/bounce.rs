@@ -4,6 +4,7 @@ use std::io::{self, Read};
 use std::sync::Arc;
 
 use gantry_mail::dsn::{self, Failure, RETURNED_BYTES_MAX};
+use gantry_mail::{Envelope, HeaderEdit};
 use gantry_protocol::id::MessageId;
 use gantry_protocol::pool::{Custody, Marked, RecipientResult, ReleaseResult, Stored, StoredState};
 use gantry_protocol::verdict::{Body as DeliveredBody, Disposition, Group, Verdict};
@@ -25,11 +26,12 @@ impl<D: Disk> Spool<D> {
         results: &[RecipientResult],
     ) -> Result<Stored, SpoolError> {
         let header = self.header(id)?;
-        if header.envelope.is_null_sender() {
+        let log = self.log(id)?;
+        // What was originated here is told of nowhere: whoever asked for it asked for no more.
+        if header.envelope.is_null_sender() || log.origin.is_some() {
             return Ok(Stored::Unreturnable);
         }
-        let told: Vec<u16> =
-            self.log(id)?.notices.into_iter().flat_map(|notice| notice.recipients).collect();
+        let told: Vec<u16> = log.notices.into_iter().flat_map(|notice| notice.recipients).collect();
         let news: Vec<&RecipientResult> =
             results.iter().filter(|result| !told.contains(&result.recipient)).collect();
         let notice_id = self.allocate();
@@ -41,7 +43,7 @@ impl<D: Disk> Spool<D> {
         let mut draft = self.draft(notice_id, header.mailbox, &dsn.envelope, now.unix_ms)?;
         draft.write(&dsn.message)?;
         let finished = draft.finished();
-        let verdict = deliver_to_all(&dsn.envelope, finished);
+        let verdict = deliver_to_all(&dsn.envelope, finished, Vec::new());
         draft.store(StoredState::Releasing, &[Entry::Verdict(&verdict)])?;
 
         let mut recipients: Vec<u16> = news.iter().map(|result| result.recipient).collect();
@@ -124,9 +126,13 @@ impl<D: Disk> Spool<D> {
 }
 
 /// Nobody has to look at what the hook itself has written.
-fn deliver_to_all(envelope: &gantry_mail::Envelope, finished: Finished) -> Verdict {
+pub(super) fn deliver_to_all(
+    envelope: &Envelope,
+    finished: Finished,
+    edits: Vec<HeaderEdit>,
+) -> Verdict {
     let recipients = (0..=u16::MAX).take(envelope.recipients.len()).collect();
-    let disposition = Disposition::Deliver { edits: Vec::new(), body: DeliveredBody::Original };
+    let disposition = Disposition::Deliver { edits, body: DeliveredBody::Original };
     Verdict {
         length: finished.length,
         digest: finished.digest,

@@ -101,7 +101,9 @@ impl<D: Disk> Spool<D> {
             }
             Change::Settle { verdict } if marked => {
                 let file = self.open_stored(id, true)?;
-                let Log { results, .. } = self.append(&file, &[Entry::Verdict(verdict)])?;
+                let ids = self.ids_for(verdict);
+                let entries = entries(Some(verdict), &ids, &[], &[]);
+                let Log { results, .. } = self.append(&file, &entries)?;
                 self.change_state(id, StoredState::Releasing, true)?;
                 if !results.is_empty() {
                     return Ok(Stored::ServedBefore { results });
@@ -111,11 +113,14 @@ impl<D: Disk> Spool<D> {
                 self.append(&self.open_stored(id, true)?, &[Entry::Results(results)])?;
             }
             Change::SetAside { state, verdict, reasons } if is_aside(*state) => {
-                let entries = entries(verdict.as_deref(), &[], reasons);
+                let entries = entries(verdict.as_deref(), &[], &[], reasons);
                 self.append(&self.open_stored(id, true)?, &entries)?;
                 self.change_state(id, *state, true)?;
             }
             Change::Bounce { results } => return self.bounce(id, results),
+            Change::Originate { verdict: None } if state == StoredState::Releasing => {
+                return self.originate(id, None);
+            }
             Change::Remove => self.remove(id)?,
             Change::Requeue if is_aside(state) => {
                 self.append(&self.open_stored(id, true)?, &[Entry::Requeued])?;
@@ -136,6 +141,7 @@ impl<D: Disk> Spool<D> {
             Change::Settle { .. } => return wrong("settling"),
             Change::SetAside { .. } => return wrong("setting it aside in such a state"),
             Change::Adopt { .. } => return wrong("taking custody"),
+            Change::Originate { .. } => return wrong("originating messages"),
             Change::Requeue => return wrong("putting it back into the pool"),
             Change::ReleaseAsIs { .. } => return wrong("releasing it as it is"),
         }
@@ -155,22 +161,23 @@ impl<D: Disk> Spool<D> {
         match change {
             Change::Charge { attempts } => self.suspects.charge(&self.disk, digest, *attempts)?,
             Change::Settle { verdict } => {
-                message.log().add(Record::Verdict(verdict.as_ref().clone()));
+                let ids = self.ids_for(verdict);
+                let mut log = message.log();
+                log.add(Record::Verdict(verdict.as_ref().clone()));
+                log.add(Record::Originates(ids));
+                drop(log);
                 self.judge(digest, StoredState::Releasing);
             }
             Change::Results { results } => message.log().add(Record::Results(results.clone())),
             Change::Adopt { state, verdict, results, reasons } => {
-                self.adopt(
-                    id,
-                    mailbox,
-                    message,
-                    *state,
-                    entries(verdict.as_deref(), results, reasons),
-                )?;
+                let ids = verdict.as_deref().map(|v| self.ids_for(v)).unwrap_or_default();
+                let news = entries(verdict.as_deref(), &ids, results, reasons);
+                self.adopt(id, mailbox, message, *state, news)?;
                 self.forget(id);
                 self.judge(digest, *state);
             }
             Change::Bounce { results } => return self.bounce(id, results),
+            Change::Originate { verdict } => return self.originate(id, verdict.as_deref()),
             Change::Remove => self.forget(id),
             Change::SetAside { .. } => return wrong("setting it aside"),
             Change::Requeue => return wrong("putting it back into the pool"),
@@ -217,8 +224,9 @@ impl<D: Disk> Spool<D> {
             draft.write(buffer.get(..count).unwrap_or_default())?;
         }
         let log = message.log().clone();
-        let mut all = entries(log.verdict.as_ref(), &log.results, &log.reasons);
+        let mut all = entries(log.verdict.as_ref(), &log.originates, &log.results, &log.reasons);
         all.extend(log.notices.iter().map(Entry::Notice));
+        all.extend(log.originated.then_some(Entry::Originated));
         all.extend(news);
         draft.store(state, &all).map(|_| ())
     }
@@ -227,11 +235,15 @@ impl<D: Disk> Spool<D> {
 /// The records that say this much.
 fn entries<'a>(
     verdict: Option<&'a Verdict>,
+    originates: &'a [MessageId],
     results: &'a [RecipientResult],
     reasons: &'a [String],
 ) -> Vec<Entry<'a>> {
     let mut entries = Vec::new();
     entries.extend(verdict.map(Entry::Verdict));
+    if !originates.is_empty() {
+        entries.push(Entry::Originates(originates));
+    }
     if !results.is_empty() {
         entries.push(Entry::Results(results));
     }

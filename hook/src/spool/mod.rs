@@ -20,6 +20,7 @@ mod incoming;
 mod index;
 mod name;
 mod open;
+mod originate;
 mod record;
 mod stored;
 mod suspects;
@@ -142,6 +143,12 @@ pub struct Log {
     pub reasons: Vec<String>,
     /// Notices written to the sender, and the recipients that each speaks of.
     pub notices: Vec<Notice>,
+    /// Under which ids the verdict's originated messages are written, in their order.
+    pub originates: Vec<MessageId>,
+    /// Whether all of those are written.
+    pub originated: bool,
+    /// The message whose verdict originated this one.
+    pub origin: Option<MessageId>,
     /// Bytes at the end that are no record: an append that a crash cut short. They were never promised.
     pub torn_bytes: u64,
 }

@@ -159,6 +159,12 @@ pub(super) enum Record {
     Notice(Notice),
     /// An operator has put the message back into the pool.
     Requeued,
+    /// Ids of the messages that the verdict before this record originates, in their order.
+    Originates(Vec<MessageId>),
+    /// All of them are written.
+    Originated,
+    /// The message whose verdict originated this one.
+    Origin(MessageId),
 }
 
 /// An entry that is to be written.
@@ -169,6 +175,9 @@ pub(super) enum Entry<'a> {
     Reasons(&'a [String]),
     Notice(&'a Notice),
     Requeued,
+    Originates(&'a [MessageId]),
+    Originated,
+    Origin(MessageId),
 }
 
 impl Entry<'_> {
@@ -185,6 +194,9 @@ impl Entry<'_> {
             Entry::Reasons(reasons) => (3, postcard::to_stdvec(reasons)),
             Entry::Notice(notice) => (4, postcard::to_stdvec(notice)),
             Entry::Requeued => (5, Ok(Vec::new())),
+            Entry::Originates(ids) => (6, postcard::to_stdvec(ids)),
+            Entry::Originated => (7, Ok(Vec::new())),
+            Entry::Origin(origin) => (8, postcard::to_stdvec(&origin)),
         };
         let payload = payload.ok().filter(|payload| payload.len() <= RECORD_BYTES_MAX)?;
         let length = u32::try_from(payload.len()).ok()?;
@@ -236,6 +248,9 @@ impl RecordHeader {
             3 => whole(payload).map(Record::Reasons),
             4 => whole(payload).map(Record::Notice),
             5 => payload.is_empty().then_some(Record::Requeued),
+            6 => whole(payload).map(Record::Originates),
+            7 => payload.is_empty().then_some(Record::Originated),
+            8 => whole(payload).map(Record::Origin),
             _ => None,
         }
     }

@@ -111,7 +111,7 @@ impl<D: Disk> StoredFile<D> {
         let (mut log, end, length) = self.read_log()?;
         log.torn_bytes = length.saturating_sub(end);
         match self.state {
-            StoredState::Marked { .. } => log.verdict = None,
+            StoredState::Marked { .. } => log.forget_verdict(),
             StoredState::Releasing if log.verdict.is_none() => {
                 let reason = "it is being released, and its verdict is damaged or missing";
                 return Err(corrupted(self.header.id, &self.path)(reason.to_owned()));
@@ -147,17 +147,29 @@ impl Log {
     /// What the log says after one more record.
     pub(super) fn add(&mut self, record: Record) {
         match record {
-            Record::Verdict(verdict) => self.verdict = Some(verdict),
+            Record::Verdict(verdict) => {
+                self.forget_verdict();
+                self.verdict = Some(verdict);
+            }
             Record::Results(results) => self.add_results(results),
             Record::Reasons(reasons) => self.reasons.extend(reasons),
             Record::Notice(notice) => self.notices.push(notice),
+            Record::Originates(ids) => self.originates = ids,
+            Record::Originated => self.originated = true,
+            Record::Origin(origin) => self.origin = Some(origin),
             Record::Requeued => {
-                self.verdict = None;
+                self.forget_verdict();
                 self.results.retain(|result| {
                     result.result == gantry_protocol::pool::ReleaseResult::Accepted
                 });
             }
         }
+    }
+
+    /// With what belongs to it alone.
+    fn forget_verdict(&mut self) {
+        (self.verdict, self.originated) = (None, false);
+        self.originates.clear();
     }
 
     /// The newest result of each recipient is enough, and bounds what is kept.

@@ -6,6 +6,7 @@ mod edit;
 mod envelope;
 mod fold;
 pub mod header;
+mod mask;
 pub mod received;
 pub mod trace;
 pub mod xtext;
@@ -15,3 +16,4 @@ pub use envelope::{
     ADDRESS_BYTES_MAX, BodyType, Envelope, Notify, PARAMETER_BYTES_MAX, Peer, RECIPIENTS_MAX,
     Recipient, Ret, SenderParameters,
 };
+pub use mask::Mask;

@@ -26,6 +26,9 @@ pub const RESERVATIONS_PER_GRABBER_MAX: usize = 1_024;
 pub const FINDINGS_MAX: usize = 256;
 /// Messages that a verdict may originate: a notice per party and a journal copy.
 pub const ORIGINATED_MAX: usize = 16;
+/// Largest originated message, in bytes, without the original that the hook puts into it: some screens of text, and
+/// [`ORIGINATED_MAX`] of them take half of [`RESERVATION_FRAME_BYTES_MAX`].
+pub const ORIGINATED_BYTES_MAX: usize = 64 * 1024;
 /// Reasons kept for one message: one an attempt, and those of its hand-backs up to here.
 pub const REASONS_MAX: usize = 16;
 /// Grabbers linked to one hook at once.

@@ -14,7 +14,8 @@ pub struct Verdict {
     pub groups: Vec<Group>,
     /// What each module found; at most [`crate::limits::FINDINGS_MAX`].
     pub findings: Vec<Finding>,
-    /// Messages that the hook is to release beside this one; at most [`crate::limits::ORIGINATED_MAX`].
+    /// Messages that the hook is to send beside this one, once the verdict counts; at most
+    /// [`crate::limits::ORIGINATED_MAX`].
     pub originated: Vec<Originated>,
 }
 
@@ -49,12 +50,29 @@ pub enum Body {
     Replaced { length: u64, digest: Digest },
 }
 
-/// A message that the worker asks the hook to send: a notice, a copy for a journal.
+/// A message that the worker asks the hook to send: a notice, a copy for a journal. The hook has to have been told whom
+/// it may come from and go to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Originated {
+    /// The envelope's; empty is the null sender.
     pub sender: String,
-    pub recipients: Vec<String>,
+    pub recipients: Vec<OriginatedTo>,
+    /// At most [`crate::limits::ORIGINATED_BYTES_MAX`] bytes.
     pub message: Vec<u8>,
+    /// How many bytes into `message` the hook puts the message that the verdict is about, as it came in, so that it need
+    /// not travel back.
+    pub original_at: Option<u32>,
+}
+
+/// Who gets an originated message. Whom the hook knows from the envelope is not named again, so that nobody can pass for
+/// them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum OriginatedTo {
+    Address(String),
+    /// The message's sender; nobody, where that is the null sender.
+    Sender,
+    /// The message's recipient, by its index in the envelope.
+    Recipient(u16),
 }
 
 /// What one module found.

@@ -13,7 +13,7 @@ use gantry_protocol::frame::{Assign, HostReservation, WorkerReservation};
 use gantry_protocol::id::{Digest, MessageId, Session, Token};
 use gantry_protocol::pool::{
     Answer, Assigned, Assignment, Change, Effect, LinkPeer, MailboxIndex, Pool, Recovered, Stored,
-    StoredLog, StoredState,
+    StoredState,
 };
 use gantry_protocol::time::{Moment, millis};
 
@@ -376,13 +376,8 @@ impl World {
 
     fn on_load(&mut self, token: Token, id: MessageId) {
         let Some(up) = &self.host.up else { return };
-        let read = up.spool.header(id).and_then(|header| Ok((header, up.spool.log(id)?)));
-        match read {
-            Ok((header, log)) => {
-                let recipients = u16::try_from(header.envelope.recipients.len()).unwrap();
-                let log = StoredLog { verdict: log.verdict, results: log.results, recipients };
-                self.host_soon(5, HostEvent::Loaded(token, log));
-            }
+        match up.spool.load(id) {
+            Ok(log) => self.host_soon(5, HostEvent::Loaded(token, log)),
             Err(error) => self.unreadable(id, &error),
         }
     }
@@ -557,6 +552,7 @@ fn name_of(change: &Change) -> &'static str {
         Change::SetAside { .. } => "set aside",
         Change::Adopt { .. } => "adopt",
         Change::Bounce { .. } => "bounce",
+        Change::Originate { .. } => "originate",
         Change::Remove => "remove",
         Change::Requeue => "requeue",
         Change::ReleaseAsIs { .. } => "release as it is",

@@ -356,6 +356,7 @@ impl Ledger {
             Change::Bounce { .. } => "notices asked for",
             Change::Settle { .. } => "settled",
             Change::ReleaseAsIs { .. } => "released as it is",
+            Change::Originate { .. } => "originated messages asked for",
             Change::Charge { .. } | Change::Results { .. } | Change::Remove | Change::Requeue => {
                 return;
             }

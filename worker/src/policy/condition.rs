@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use gantry_config::Network;
-use gantry_mail::{Envelope, Peer, header};
+use gantry_mail::{Envelope, Mask, Peer, header};
 
-use super::address::{Addresses, Mask};
+use super::address::Addresses;
 use super::outcome::{Kind, Said};
 
 /// What the modules of each need said. A need that is not here has not been asked.

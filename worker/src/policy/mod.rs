@@ -20,7 +20,7 @@ use gantry_protocol::id::Digest;
 use gantry_protocol::policy::of_files;
 use sha2::{Digest as _, Sha256};
 
-use address::{Addresses, Mask};
+use address::Addresses;
 use condition::Condition;
 
 pub use condition::{Facts, Ran};

@@ -1,9 +1,8 @@
 //! What the modules of a need said, taken together.
 
+use gantry_mail::Mask;
 use gantry_protocol::text::bounded;
 use gantry_protocol::verdict::{Finding, Outcome};
-
-use super::Mask;
 
 /// Names of findings in one reason; a message may match any number of rules.
 const NAMES_MAX: usize = 8;

@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use gantry_config::{Network, Table, Value};
-use gantry_mail::{EDITS_MAX, HeaderEdit, check_edits};
+use gantry_mail::{EDITS_MAX, HeaderEdit, Mask, check_edits};
 use gantry_protocol::id::Digest;
 use gantry_protocol::limits::{NEEDS_MAX, TEXT_BYTES_MAX};
 
-use super::address::{Addresses, Mask};
+use super::address::Addresses;
 use super::condition::{Condition, Direction, HeaderCondition};
 use super::outcome::{Engines, Kind};
 use super::{Answer, Outcomes, Policy, Rule, keys};

@@ -10,6 +10,7 @@
 mod bounce;
 mod crash;
 mod life;
+mod originate;
 mod real;
 mod volatile;
 

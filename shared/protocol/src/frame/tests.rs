@@ -10,7 +10,7 @@ use super::*;
 use crate::id::Incarnation;
 use crate::limits::{CONTROL_FRAME_BYTES_MAX, RESERVATION_FRAME_BYTES_MAX};
 use crate::profile::{Action, Holding, ModuleProfile, Readiness};
-use crate::verdict::{Body, Disposition, Group, Originated, Outcome};
+use crate::verdict::{Body, Disposition, Group, Originated, OriginatedTo, Outcome};
 
 /// Every kind of frame, and every variant within one, each with its bytes. The file is written by hand only.
 const PINNED: &str = include_str!("pinned.txt");
@@ -275,8 +275,14 @@ fn worker_reservation() -> Vec<(String, String)> {
         let verdict = verdict(Vec::new(), vec![finding(outcome)], Vec::new());
         pinned.push(pin(&format!("Verdict {name}"), verdict));
     }
-    let (recipients, message) = (vec![text("p@q")], b"m".to_vec());
-    let notice = Originated { sender: text("o@p"), recipients, message };
+    let recipients =
+        vec![OriginatedTo::Address(text("p@q")), OriginatedTo::Sender, OriginatedTo::Recipient(3)];
+    let notice = Originated {
+        sender: text("o@p"),
+        recipients,
+        message: b"m".to_vec(),
+        original_at: Some(1),
+    };
     pinned.push(pin("Verdict originated", verdict(Vec::new(), Vec::new(), vec![notice])));
     pinned
 }

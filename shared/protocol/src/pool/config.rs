@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use gantry_mail::Mask;
+
 use crate::id::Digest;
 use crate::limits;
 
@@ -61,6 +63,34 @@ pub struct MailboxConfig {
     pub retry_max: Duration,
     /// Most releases under way at once.
     pub releases_max: usize,
+    /// What becomes of a rejected message when nobody is there any more to be told no.
+    pub reject_late: RejectLate,
+    /// In upstream custody: whoever waits for our answer has said yes to the sender itself, so that a no of ours would
+    /// be bounced to strangers.
+    pub behind_queue: bool,
+    /// Messages that verdicts may originate; none, where nothing is said.
+    pub originated: Option<OriginatedAllowed>,
+}
+
+/// Who may be named in originated messages.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OriginatedAllowed {
+    /// The empty mask is the null sender.
+    pub senders: Vec<Mask>,
+    pub recipients: Vec<Mask>,
+    /// The sender of the message that a verdict is about.
+    pub to_sender: bool,
+    /// Its recipients.
+    pub to_recipients: bool,
+}
+
+/// What a rejection becomes after our yes, or behind a queue.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RejectLate {
+    #[default]
+    Quarantine,
+    Hold,
+    Discard,
 }
 
 impl MailboxConfig {
@@ -79,6 +109,9 @@ impl MailboxConfig {
             retry_min: Duration::from_secs(10),
             retry_max: Duration::from_secs(15 * 60),
             releases_max: 20,
+            reject_late: RejectLate::default(),
+            behind_queue: false,
+            originated: None,
         }
     }
 }

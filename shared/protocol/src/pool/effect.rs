@@ -142,6 +142,10 @@ pub enum Change {
     /// Write a non-delivery notice (RFC 3464) to the sender as a new message in `Releasing`, and tell its id and
     /// size with `handle_stored`. Idempotent: the same message never has two notices for the same recipients.
     Bounce { results: Vec<RecipientResult> },
+    /// Write the messages that the verdict originates as new messages in `Releasing`, each of them once whatever comes
+    /// in between, and tell those that are new with `handle_stored`. The verdict is the stored one where none is given:
+    /// in upstream custody, a message that ends here has none.
+    Originate { verdict: Option<Box<Verdict>> },
     /// The end: remove the file and sync the folder.
     Remove,
     /// An operator's wish: `Held` or `Quarantined` -> `Marked` with no attempts counted.
@@ -151,12 +155,16 @@ pub enum Change {
 }
 
 /// What is stored with a message in [`StoredState::Releasing`].
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct StoredLog {
     pub verdict: Option<Verdict>,
     /// In the order of writing: of two for one recipient the later counts.
     pub results: Vec<RecipientResult>,
     pub recipients: u16,
+    /// Whether the verdict originates messages and [`Change::Originate`] is not done.
+    pub originates: bool,
+    /// Where this message was itself originated: those beside it that were still missing and were written now.
+    pub beside: Vec<Marked>,
 }
 
 /// How a store ended.
@@ -172,7 +180,11 @@ pub enum Stored {
     Bounced {
         notice: Option<Marked>,
     },
-    /// No notice can be written, since the sender is null.
+    /// [`Change::Originate`] is done, and these are new.
+    Originated {
+        messages: Vec<Marked>,
+    },
+    /// No notice can be written, since the sender is null, or the message was originated here.
     Unreturnable,
     /// The message's file is damaged or gone: it was set aside where there is one, and the pool loses the message. The
     /// disk is not to blame.
@@ -254,6 +266,11 @@ pub enum Event {
     Settled {
         message: MessageId,
         grabber: String,
+    },
+    /// A message that the verdict on another one asks for is durable, and is going out.
+    Originated {
+        message: MessageId,
+        from: MessageId,
     },
     Returned {
         message: MessageId,

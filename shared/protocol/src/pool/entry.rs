@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::effect::{Custody, MailboxIndex, RecipientResult, StoredState};
+use super::effect::{Answer, Custody, MailboxIndex, RecipientResult, StoredState};
 use super::grabbers::GrabberKey;
 use crate::frame::Settled;
 use crate::id::{Digest, Fence, Incarnation, MessageId, Session, Token};
@@ -96,6 +96,8 @@ pub(super) struct Acknowledge {
 pub(super) enum Next {
     /// Hand it on; `unprocessed` by the administrator's rule.
     Release { releasing: Box<Releasing>, unprocessed: bool },
+    /// What the verdict originates is written, and nothing else is left to do: the waiting sender is told no, or yes.
+    Originated { refusal: Option<Answer> },
     /// Upstream custody has become the hook's: say yes, and back to the pool.
     AdoptedMarked,
     /// Set aside durably; say yes if somebody waits.
@@ -113,6 +115,11 @@ pub(super) enum Next {
 pub(super) struct Releasing {
     /// Whether the verdict and results are known; not so for what a start found on disk.
     pub(super) loaded: bool,
+    /// The verdict originates messages that are not written yet. In the hook's custody they are before any recipient is
+    /// served, in upstream custody before the sender is told yes.
+    pub(super) originating: bool,
+    /// Why the verdict sets the message aside once all recipients are served.
+    pub(super) reasons: Vec<String>,
     /// To be served still.
     pub(super) pending: Vec<u16>,
     /// What the others got, in the order of its coming; how many of that are stored, and how many will be when the
@@ -151,6 +158,8 @@ pub(super) enum Step {
     Recording,
     /// The notice to the sender is being stored; with it so many of the refused are told of.
     Bouncing(usize),
+    /// The messages that the verdict originates are being written.
+    Originating,
     /// The file is being removed.
     Removing,
 }

@@ -18,6 +18,7 @@ mod entry;
 mod grabbers;
 mod link;
 mod operator;
+mod originated;
 mod release;
 mod reserve;
 mod settle;
@@ -34,7 +35,7 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-pub use config::{Config, MailboxConfig, WhenUnprocessed};
+pub use config::{Config, MailboxConfig, OriginatedAllowed, RejectLate, WhenUnprocessed};
 pub use effect::{
     Answer, Assigned, Assignment, Change, Custody, Effect, Event, MailboxIndex, Marked,
     REPLIES_TOLD_MAX, RecipientResult, Recovered, ReleaseResult, Stored, StoredLog, StoredState,

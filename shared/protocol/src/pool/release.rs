@@ -7,7 +7,7 @@ use super::effect::{
     ReleaseResult, Stored, StoredLog, StoredState,
 };
 use super::entry::{End, Entry, Releasing, State, Step};
-use super::settle::Plan;
+use super::settle::{Plan, reasons_of};
 use super::{Pool, Timer};
 use crate::id::{MessageId, Token};
 use crate::text::bounded;
@@ -53,7 +53,7 @@ impl Pool {
     fn release_one(&mut self, id: MessageId, mailbox: MailboxIndex, now: Moment) {
         let token = self.token();
         let Some(entry) = self.messages.get_mut(&id) else { return };
-        let storing = entry.storing.is_some();
+        let (storing, upstream) = (entry.storing.is_some(), entry.is_upstream());
         let Some(releasing) = entry.releasing_mut().filter(|releasing| releasing.step == Step::Due)
         else {
             return;
@@ -63,6 +63,9 @@ impl Pool {
         }
         if releasing.loaded && releasing.pending.is_empty() {
             return self.advance_release(id, now);
+        }
+        if releasing.originating && !upstream {
+            return self.originate(id);
         }
         let effect = if releasing.loaded {
             releasing.step = Step::Sending(token);
@@ -79,7 +82,13 @@ impl Pool {
     /// What is stored with a message that a start found `Releasing`. `Err`: its file cannot be read; the driver has
     /// set it aside.
     pub fn handle_loaded(&mut self, token: Token, log: Result<StoredLog, String>, now: Moment) {
+        let mut log = log;
+        if let Ok(StoredLog { beside, .. }) = &mut log {
+            let beside = std::mem::take(beside);
+            beside.into_iter().for_each(|message| self.start_own(message, now));
+        }
         let Some((id, mailbox)) = self.finish_step(token, Step::Loading(token)) else { return };
+        let reject_late = self.mailbox(id).map(|mailbox| mailbox.reject_late).unwrap_or_default();
         let Some(entry) = self.messages.get_mut(&id) else { return };
         match log {
             Err(reason) => {
@@ -93,10 +102,11 @@ impl Pool {
                     vec!["no verdict is stored with a message that was to be released".to_owned()];
                 self.set_aside(id, StoredState::Held, None, reasons, None);
             }
-            Ok(StoredLog { verdict: Some(verdict), results, recipients }) => {
+            Ok(StoredLog { verdict: Some(verdict), results, recipients, originates, .. }) => {
                 entry.recipients = recipients;
                 if let Some(releasing) = entry.releasing_mut() {
-                    let plan = Plan::of(&verdict, false);
+                    let plan = Plan::of(&verdict, false, reject_late);
+                    (releasing.originating, releasing.reasons) = (originates, reasons_of(&verdict));
                     (releasing.loaded, releasing.step, releasing.end) = (true, Step::Due, plan.end);
                     releasing.pending = plan.deliver;
                     releasing.take_served(results);
@@ -167,6 +177,9 @@ impl Pool {
         let refused =
             releasing.results.iter().all(|result| result.result == ReleaseResult::Refused);
         if accepted && all && releasing.refused().next().is_none() {
+            if releasing.originating {
+                return self.originate(id);
+            }
             self.counters.released += 1;
             self.answer_accepted(id);
             self.event(Event::Done { message: id });
@@ -223,6 +236,11 @@ impl Pool {
         let was_upstream = entry.is_upstream();
         let Some(releasing) = entry.releasing_mut() else { return };
         releasing.recorded = releasing.recorded.max(releasing.recording);
+        if let Stored::Originated { messages } = stored {
+            releasing.originating = false;
+            self.start_originated(id, messages, now);
+            return self.on_originated(id, now);
+        }
         if was_upstream {
             let idle = releasing.step == Step::Due;
             self.adopt(id);
@@ -249,18 +267,53 @@ impl Pool {
             _ => {}
         }
         if let Stored::Bounced { notice: Some(notice) } = stored {
-            self.start_notice(notice, now);
+            self.counters.notices += 1;
+            self.start_own(notice, now);
         }
         self.advance_release(id, now);
     }
 
-    fn start_notice(&mut self, notice: Marked, now: Moment) {
-        let (id, mailbox) = (notice.id, notice.mailbox);
+    fn originate(&mut self, id: MessageId) {
+        if let Some(releasing) = self.messages.get_mut(&id).and_then(Entry::releasing_mut) {
+            releasing.step = Step::Originating;
+        }
+        self.store(id, Change::Originate { verdict: None });
+    }
+
+    /// What the verdict on `from` originates is durable.
+    pub(super) fn start_originated(&mut self, from: MessageId, messages: Vec<Marked>, now: Moment) {
+        for marked in messages {
+            self.event(Event::Originated { message: marked.id, from });
+            self.counters.originated += 1;
+            self.start_own(marked, now);
+        }
+    }
+
+    /// Goes on with a message after what its verdict originates was written.
+    fn on_originated(&mut self, id: MessageId, now: Moment) {
+        let Some(entry) = self.messages.get_mut(&id) else { return };
+        let (mailbox, upstream) = (entry.mailbox, entry.is_upstream());
+        if upstream {
+            // All its recipients have it.
+            self.counters.released += 1;
+            self.answer_accepted(id);
+            self.event(Event::Done { message: id });
+            return self.drop_processed(id);
+        }
+        if let Some(releasing) = entry.releasing_mut() {
+            releasing.step = Step::Due;
+        }
+        self.release_due.entry(mailbox).or_default().insert(id);
+        self.release_next(mailbox, now);
+    }
+
+    /// Takes up a message that the hook itself has written, in `Releasing`.
+    fn start_own(&mut self, own: Marked, now: Moment) {
+        let (id, mailbox) = (own.id, own.mailbox);
         if self.messages.contains_key(&id) {
             return;
         }
-        self.counters.notices += 1;
-        self.insert(notice, State::Releasing(Box::default()));
+        self.insert(own, State::Releasing(Box::default()));
         self.release_due.entry(mailbox).or_default().insert(id);
         self.release_next(mailbox, now);
     }
@@ -271,6 +324,9 @@ impl Pool {
         let Some(entry) = self.messages.get_mut(&id) else { return };
         let since = entry.since;
         let Some(releasing) = entry.releasing_mut() else { return };
+        if releasing.originating {
+            return self.originate(id);
+        }
         let expired = now.since(releasing.started.unwrap_or(since)) >= lifetime;
         if expired && releasing.tries > 0 {
             releasing.give_up(lifetime);
@@ -309,6 +365,9 @@ impl Pool {
                 StoredState::Quarantined,
                 "quarantined for part of its recipients",
             ),
+            End::Held if refused == 0 => {
+                self.end_aside(id, StoredState::Held, "held for part of its recipients");
+            }
             End::Held => self.end_aside(
                 id,
                 StoredState::Held,
@@ -317,21 +376,21 @@ impl Pool {
         }
     }
 
-    fn end_aside(&mut self, id: MessageId, state: StoredState, reason: &str) {
-        let refused: Vec<String> = self
-            .messages
-            .get_mut(&id)
-            .and_then(Entry::releasing_mut)
-            .map(|releasing| {
-                releasing
-                    .refused()
-                    .map(|r| bounded(format!("recipient {}: {}", r.recipient, r.reply)))
-                    .collect()
-            })
-            .unwrap_or_default();
-        let mut reasons: Vec<String> =
-            refused.into_iter().take(crate::limits::REASONS_MAX - 1).collect();
-        reasons.push(reason.to_owned());
+    /// Set aside after those who get it have got it; `in_part` says so, where there were any.
+    fn end_aside(&mut self, id: MessageId, state: StoredState, in_part: &str) {
+        let Some(releasing) = self.messages.get_mut(&id).and_then(Entry::releasing_mut) else {
+            return;
+        };
+        let mut reasons: Vec<String> = releasing
+            .refused()
+            .map(|r| bounded(format!("recipient {}: {}", r.recipient, r.reply)))
+            .collect();
+        reasons.append(&mut releasing.reasons);
+        let nobody = releasing.results.is_empty() && !reasons.is_empty();
+        reasons.truncate(crate::limits::REASONS_MAX - 1);
+        if !nobody {
+            reasons.push(in_part.to_owned());
+        }
         self.set_aside(id, state, None, reasons, None);
     }
 

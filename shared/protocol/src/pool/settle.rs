@@ -9,7 +9,8 @@ use super::effect::{Answer, Change, Custody, Effect, Event, Stored, StoredState}
 use super::entry::{
     Acknowledge, Arrived, Blame, End, Entry, Next, Phase, Releasing, Settling, State, Step, refused,
 };
-use super::{Pool, Timer, WhenUnprocessed};
+use super::originated::check_originated;
+use super::{Pool, RejectLate, Timer, WhenUnprocessed};
 use crate::frame::{HostReservation, Settled};
 use crate::id::{Digest, MessageId, Token};
 use crate::limits::FINDINGS_MAX;
@@ -33,9 +34,9 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    /// Somebody who no longer waits is not told no: after yes a refusal becomes quarantine, so that mail that has
-    /// been accepted is not bounced to strangers.
-    pub(super) fn of(verdict: &Verdict, sender_waits: bool) -> Plan {
+    /// Somebody who no longer waits is not told no: after yes a refusal becomes what `reject_late` says, so that mail
+    /// that has been accepted is not bounced to strangers.
+    pub(super) fn of(verdict: &Verdict, sender_waits: bool, reject_late: RejectLate) -> Plan {
         let mut plan = Plan { deliver: Vec::new(), end: End::Done, refusal: None };
         let all_refused =
             verdict.groups.iter().all(|g| matches!(g.disposition, Disposition::Refuse { .. }));
@@ -50,7 +51,12 @@ impl Plan {
                     plan.refusal.get_or_insert(Answer::Refused { code, enhanced, text });
                     End::Done
                 }
-                Disposition::Refuse { .. } | Disposition::Quarantine { .. } => End::Quarantined,
+                Disposition::Refuse { .. } => match reject_late {
+                    RejectLate::Quarantine => End::Quarantined,
+                    RejectLate::Hold => End::Held,
+                    RejectLate::Discard => End::Done,
+                },
+                Disposition::Quarantine { .. } => End::Quarantined,
                 Disposition::Hold { .. } => End::Held,
                 Disposition::Discard => End::Done,
             };
@@ -79,34 +85,48 @@ impl Pool {
         let (grabber, findings) = (self.grabbers.name(key), verdict.findings.clone());
         self.event(Event::Verdict { message: id, grabber, findings });
         self.forget_reservation(id, key);
+        let (behind_queue, reject_late) = self
+            .mailbox(id)
+            .map(|mailbox| (mailbox.behind_queue, mailbox.reject_late))
+            .unwrap_or_default();
         let Some(entry) = self.messages.get_mut(&id) else { return };
         let upstream = entry.is_upstream();
         entry.state = State::Marked;
-        let plan = Plan::of(&verdict, upstream);
+        let plan = Plan::of(&verdict, upstream && !behind_queue, reject_late);
+        let originates = !verdict.originated.is_empty();
+        let nobody = plan.deliver.is_empty();
         if let Some(answer) = plan.refusal {
+            if originates {
+                return self.originate_and_end(id, verdict, Some(answer), acknowledge);
+            }
             self.acknowledge(&acknowledge, id, Settled::Applied);
-            self.event(Event::Answered { message: id, accepted: false });
-            self.counters.refused += 1;
-            self.effects.push_back(Effect::Answer { message: id, answer });
-            return self.drop_processed(id);
+            return self.tell_no(id, answer);
         }
-        if !plan.deliver.is_empty() {
+        if !nobody || originates && (!upstream || plan.end != End::Done) {
             let releasing = Releasing {
                 loaded: true,
+                originating: originates,
+                reasons: reasons_of(&verdict),
                 pending: plan.deliver,
                 end: plan.end,
                 ..Releasing::default()
             };
-            return self.settle(
-                id,
-                Next::Release { releasing: Box::new(releasing), unprocessed: false },
-                Some(acknowledge),
-                Change::Settle { verdict },
-            );
+            let change = if upstream && nobody {
+                // Ours from here on: it is set aside as soon as what it originates is written.
+                let (state, verdict) = (StoredState::Releasing, Some(verdict));
+                Change::Adopt { state, verdict, results: Vec::new(), reasons: Vec::new() }
+            } else {
+                Change::Settle { verdict }
+            };
+            let next = Next::Release { releasing: Box::new(releasing), unprocessed: false };
+            return self.settle(id, next, Some(acknowledge), change);
         }
         if let Some(state) = plan.end.stored() {
             let reasons = reasons_of(&verdict);
             return self.set_aside(id, state, Some(verdict), reasons, Some(acknowledge));
+        }
+        if upstream && originates {
+            return self.originate_and_end(id, verdict, None, acknowledge);
         }
         if upstream {
             self.acknowledge(&acknowledge, id, Settled::Applied);
@@ -114,6 +134,27 @@ impl Pool {
             return self.drop_processed(id);
         }
         self.settle(id, Next::Removed { prior: None }, Some(acknowledge), Change::Remove);
+    }
+
+    /// A message that ends with its verdict, while its sender waits: what the verdict originates is durable before the
+    /// answer.
+    fn originate_and_end(
+        &mut self,
+        id: MessageId,
+        verdict: Box<Verdict>,
+        refusal: Option<Answer>,
+        acknowledge: Acknowledge,
+    ) {
+        let change = Change::Originate { verdict: Some(verdict) };
+        self.settle(id, Next::Originated { refusal }, Some(acknowledge), change);
+    }
+
+    /// Tells the waiting sender no.
+    fn tell_no(&mut self, id: MessageId, answer: Answer) {
+        self.event(Event::Answered { message: id, accepted: false });
+        self.counters.refused += 1;
+        self.effects.push_back(Effect::Answer { message: id, answer });
+        self.drop_processed(id);
     }
 
     /// Sets a message aside whose attempts are used up.
@@ -219,7 +260,20 @@ impl Pool {
                     self.counters.released_unprocessed += 1;
                     self.event(Event::ReleasedUnprocessed { message: id });
                 }
+                if was_upstream && releasing.pending.is_empty() {
+                    self.adopt(id);
+                }
                 self.start_releasing(id, releasing, now);
+            }
+            Next::Originated { refusal } => {
+                if let Stored::Originated { messages } = stored {
+                    self.start_originated(id, messages, now);
+                }
+                if let Some(answer) = refusal {
+                    return self.tell_no(id, answer);
+                }
+                self.answer_accepted(id);
+                self.drop_processed(id);
             }
             Next::AdoptedMarked => {
                 self.adopt(id);
@@ -341,7 +395,7 @@ impl Pool {
                 }
             }
             State::Releasing(releasing) if upstream => {
-                let under_way = releasing.step != Step::Due;
+                let under_way = releasing.step.is_under_way();
                 entry.state = State::Releasing(releasing);
                 if under_way {
                     return; // Its results may spare us the store.
@@ -485,9 +539,7 @@ impl Pool {
                 verdict.findings.len()
             ));
         }
-        if !verdict.originated.is_empty() {
-            return Err("this host releases no messages that workers originate".to_owned());
-        }
+        check_originated(&verdict.originated, entry.recipients, self.mailbox(id))?;
         if verdict.groups.iter().any(|g| {
             matches!(&g.disposition, Disposition::Deliver { body: Body::Replaced { .. }, .. })
         }) {
@@ -567,7 +619,8 @@ fn check_disposition(disposition: &Disposition) -> Result<(), String> {
 /// Every need must have a module's answer before anybody gets the message.
 fn check_needs(verdict: &Verdict, needs: &[String]) -> Result<(), String> {
     let delivers =
-        verdict.groups.iter().any(|g| matches!(g.disposition, Disposition::Deliver { .. }));
+        verdict.groups.iter().any(|g| matches!(g.disposition, Disposition::Deliver { .. }))
+            || verdict.originated.iter().any(|originated| originated.original_at.is_some());
     let met = |need: &String| {
         verdict.findings.iter().any(|finding| {
             finding.need == *need && if delivers { finding.outcome.is_answer() } else { true }
@@ -580,7 +633,7 @@ fn check_needs(verdict: &Verdict, needs: &[String]) -> Result<(), String> {
 }
 
 /// Why the verdict sets the message aside, in words.
-fn reasons_of(verdict: &Verdict) -> Vec<String> {
+pub(super) fn reasons_of(verdict: &Verdict) -> Vec<String> {
     let said = verdict.groups.iter().filter_map(|group| match &group.disposition {
         Disposition::Quarantine { reason } | Disposition::Hold { reason } => {
             Some(bounded(reason.as_str()))

@@ -35,6 +35,8 @@ pub struct Counters {
     pub corrupted: u64,
     /// Notices of non-delivery.
     pub notices: u64,
+    /// Messages that verdicts asked for.
+    pub originated: u64,
 }
 
 impl Counters {

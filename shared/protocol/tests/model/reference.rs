@@ -194,6 +194,8 @@ impl Reference {
                 assert!(self.may_go(id, &file), "{id} is removed: {file:?}");
             }
             Change::Adopt { .. } => panic!("{id} is adopted twice"),
+            // Theirs is the simulation, with the real spool.
+            Change::Originate { .. } => panic!("the model's workers originate nothing"),
         }
     }
 

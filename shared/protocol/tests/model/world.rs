@@ -419,7 +419,8 @@ impl World {
             self.pool.handle_load_failed(token, "EIO".to_owned(), self.now);
         } else {
             let (verdict, results) = (file.verdict.clone(), file.results.clone());
-            let log = StoredLog { verdict, results, recipients: file.marked.recipients };
+            let recipients = file.marked.recipients;
+            let log = StoredLog { verdict, results, recipients, ..StoredLog::default() };
             self.pool.handle_loaded(token, Ok(log), self.now);
         }
         self.run();

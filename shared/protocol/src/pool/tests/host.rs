@@ -410,6 +410,7 @@ impl Host {
 fn done(change: &Change) -> Stored {
     match change {
         Change::Bounce { .. } => Stored::Bounced { notice: None },
+        Change::Originate { .. } => Stored::Originated { messages: Vec::new() },
         _ => Stored::Done,
     }
 }

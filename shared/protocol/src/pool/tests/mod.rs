@@ -8,6 +8,7 @@ mod host;
 mod links;
 mod operator;
 mod orders;
+mod originated;
 mod release;
 mod reservation;
 mod several_hosts;

@@ -138,7 +138,7 @@ fn a_notice_is_a_message_of_its_own() {
     let (token, loading) = host.loads.pop_front().unwrap();
     assert_eq!(loading, notice.id);
     let verdict = Some(deliver(notice.id, 1));
-    let log = StoredLog { verdict, results: Vec::new(), recipients: 1 };
+    let log = StoredLog { verdict, recipients: 1, ..StoredLog::default() };
     host.pool.handle_loaded(token, Ok(log), host.now);
     host.run();
     host.released(&[(0, Refused)]);
@@ -217,7 +217,12 @@ fn after_a_restart_only_the_unrecorded_are_served() {
     let id = host.recover(StoredState::Releasing);
     let (token, _) = host.loads.pop_front().unwrap();
     let served = RecipientResult { recipient: 1, result: Accepted, reply: String::new() };
-    let log = StoredLog { verdict: Some(deliver(id, 3)), results: vec![served], recipients: 3 };
+    let log = StoredLog {
+        verdict: Some(deliver(id, 3)),
+        results: vec![served],
+        recipients: 3,
+        ..StoredLog::default()
+    };
     host.pool.handle_loaded(token, Ok(log), host.now);
     host.run();
     assert_eq!(host.releases[0].2, [0, 2]);
@@ -231,7 +236,7 @@ fn without_a_stored_verdict_nothing_leaves() {
         let id = host.recover(StoredState::Releasing);
         let (token, _) = host.loads.pop_front().unwrap();
         host.prompt = false;
-        let log = StoredLog { verdict: None, results: Vec::new(), recipients: 1 };
+        let log = StoredLog { recipients: 1, ..StoredLog::default() };
         host.pool.handle_loaded(token, Ok(log), host.now);
         host.run();
         if store_works {

@@ -6,7 +6,7 @@ use super::super::*;
 use super::host::*;
 use crate::frame::Settled;
 use crate::id::Digest;
-use crate::verdict::{Body, Disposition, Originated, Outcome, Verdict};
+use crate::verdict::{Body, Disposition, Outcome, Verdict};
 
 /// How a verdict for two recipients fares: the refusal's reason, or what was stored.
 fn fares(change: impl FnOnce(&mut Verdict)) -> Result<Vec<Change>, String> {
@@ -76,10 +76,6 @@ fn every_need_has_an_answer_before_anybody_gets_the_message() {
 fn lists_have_bounds_and_what_this_host_does_not_do_is_refused() {
     refused("findings", |verdict| {
         verdict.findings = vec![finding(Outcome::Clean); crate::limits::FINDINGS_MAX + 1];
-    });
-    refused("originate", |verdict| {
-        let (sender, recipients, message) = (String::new(), Vec::new(), Vec::new());
-        verdict.originated.push(Originated { sender, recipients, message });
     });
     refused("replaced", |verdict| {
         let body = Body::Replaced { length: 1, digest: Digest([0; 32]) };
