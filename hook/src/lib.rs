@@ -13,3 +13,4 @@ pub mod local;
 pub mod release;
 pub mod service;
 pub mod spool;
+pub mod tls;

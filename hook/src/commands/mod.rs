@@ -1,5 +1,6 @@
 //! What the command line asks for, done.
 
+mod check;
 mod join;
 mod mark;
 mod show;
@@ -33,7 +34,7 @@ pub fn execute(cli: Cli, out: &mut dyn Write) -> Result<(), Failure> {
     let config = load(&cli.config)?;
     match cli.command {
         Command::Mark(_) => Ok(()),
-        Command::Check => line(out, &format!("{}: no mistakes", cli.config.display())),
+        Command::Check => check::check(&config, &cli.config.display().to_string(), out),
         Command::Init => init(&config, out),
         Command::Join { token } => join::join(&config, &token, out),
         Command::Token(arguments) => token(&config, arguments, out),
@@ -162,6 +163,7 @@ fn run(config: Config) -> Result<(), Failure> {
             | RunError::Pickup { .. } => exit::EX_IOERR,
             RunError::SpoolPanicked { .. } => exit::EX_SOFTWARE,
             RunError::Identity(_) | RunError::Authority(_) => exit::EX_NOPERM,
+            RunError::Tls { .. } => exit::EX_CONFIG,
             RunError::Server(_)
             | RunError::Listen { .. }
             | RunError::Admin(_)

@@ -6,6 +6,7 @@ pub const KEYS: &[(&str, &[&str])] = &[
     ("[[mailbox]]", MAILBOX),
     ("[mailbox.originated]", ORIGINATED),
     ("intake type smtp", SMTP_INTAKE),
+    ("tls of an intake", INTAKE_TLS),
     ("intake type pickup", PICKUP_INTAKE),
     ("intake type mark", MARK_INTAKE),
     ("release type smtp", SMTP_RELEASE),
@@ -56,10 +57,13 @@ pub(super) const SMTP_INTAKE: &[&str] = &[
     "connections_max",
     "connections_per_client_max",
     "stray_cr_lf",
+    "tls",
     "command_timeout",
     "data_timeout",
     "message_timeout",
 ];
+
+pub(super) const INTAKE_TLS: &[&str] = &["certificate", "key", "required"];
 
 pub(super) const PICKUP_INTAKE: &[&str] =
     &["type", "directory", "format", "envelope", "settle", "poll", "message_size_max"];
@@ -96,6 +100,12 @@ pub(super) const COMMAND_RELEASE: &[&str] = &[
 pub(super) const SMTP_RELEASE: &[&str] = &[
     "type",
     "address",
+    "tls",
+    "tls_ca",
+    "tls_name",
+    "auth_user",
+    "auth_password_file",
+    "auth_without_tls",
     "hostname",
     "authserv_id",
     "xforward",

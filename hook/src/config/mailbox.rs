@@ -12,7 +12,7 @@ use gantry_protocol::pool::{OriginatedAllowed, RejectLate};
 use super::read::{DAY, HOUR, MINUTE, SECOND};
 use super::{
     Custody, HookUnprocessed, Intake, Mailbox, Names, Queue, Release, SmtpIntake, SmtpRelease,
-    UpstreamUnprocessed, keys, local,
+    UpstreamUnprocessed, keys, local, tls,
 };
 use crate::intake::smtp::{IntakeTimeouts, SmtpLimits, StrayCrLf};
 use crate::release::{Protocol, SmtpTimeouts};
@@ -304,6 +304,7 @@ fn smtp_intake(table: &Table<'_>, host: &str, protocol: Protocol) -> Option<Smtp
             "write at least one address or network",
         );
     }
+    let encryption = table.value("tls").map(|value| tls::intake(&value));
     Some(SmtpIntake {
         protocol,
         listen: listen?,
@@ -313,6 +314,7 @@ fn smtp_intake(table: &Table<'_>, host: &str, protocol: Protocol) -> Option<Smtp
         stray_cr_lf: table.or("stray_cr_lf", StrayCrLf::Reject, |value| {
             value.one_of(&[("reject", StrayCrLf::Reject), ("normalise", StrayCrLf::Normalise)])
         }),
+        tls: encryption.map_or(Some(None), |read| read.map(Some))?,
         limits: intake_limits(table),
         timeouts: intake_timeouts(table),
     })
@@ -407,8 +409,12 @@ fn smtp_release(
         .and_then(|value| value.endpoint());
     let queue = queue(table);
     let names = names(table, host);
+    let demand = tls::demand(table, address.as_ref());
+    let credentials = tls::credentials(table, address.as_ref(), demand.as_ref());
     Some(SmtpRelease {
         protocol,
+        tls: demand?,
+        credentials: credentials?,
         address: address?,
         authserv_id: names.authserv_id,
         host_name: names.host_name,

@@ -5,6 +5,7 @@ mod local;
 mod mailbox;
 mod policy;
 mod read;
+mod tls;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -16,7 +17,10 @@ use gantry_protocol::limits;
 use gantry_protocol::pool::{OriginatedAllowed, RejectLate};
 
 use crate::intake::smtp::{IntakeTimeouts, SmtpLimits, StrayCrLf};
-use crate::release::{Argument, EnvelopeForm, FolderFormat, LineEnds, Protocol, SmtpTimeouts};
+use crate::release::{
+    Argument, Credentials, EnvelopeForm, FolderFormat, LineEnds, Protocol, SmtpTimeouts,
+};
+use crate::tls::{CertificateFiles, Demand};
 
 pub use keys::KEYS;
 
@@ -94,8 +98,18 @@ pub struct SmtpIntake {
     /// Whose XFORWARD counts.
     pub xforward_from: Vec<Network>,
     pub stray_cr_lf: StrayCrLf,
+    /// STARTTLS, where it is offered.
+    pub tls: Option<IntakeTls>,
     pub limits: SmtpLimits,
     pub timeouts: IntakeTimeouts,
+}
+
+/// What an intake shows in STARTTLS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IntakeTls {
+    pub files: CertificateFiles,
+    /// Whether mail is taken over TLS alone.
+    pub required: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -153,6 +167,9 @@ pub struct Queue {
 pub struct SmtpRelease {
     pub protocol: Protocol,
     pub address: Endpoint,
+    pub tls: Demand,
+    /// As whom it logs in, if it does; never without TLS but on loopback.
+    pub credentials: Option<Credentials>,
     /// What we call ourselves in EHLO.
     pub host_name: String,
     /// Authentication results under this name are ours (RFC 8601), so they are removed from incoming mail.

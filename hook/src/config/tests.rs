@@ -152,9 +152,11 @@ fn every_key_reaches_its_place() {
         xforward_from = ['10.0.0.1']\nrecipients_max = 8\nmessage_size_max = '9MiB'\nconnections_max = 10\n\
         connections_per_client_max = 2\nstray_cr_lf = 'normalise'\ncommand_timeout = '11s'\ndata_timeout = '12s'\n\
         message_timeout = '13s'\n\
+        [mailbox.intake.tls]\ncertificate = '/tls/in.pem'\nkey = '/tls/in.key'\nrequired = true\n\
         [mailbox.release]\ntype = 'smtp'\naddress = 'out.example.com:26'\nhostname = 'hook.example.com'\n\
         authserv_id = 'id.example.com'\nxforward = false\nconnect_timeout = '14s'\ncommand_timeout = '15s'\n\
-        data_timeout = '16s'\nblock_timeout = '17s'\nfinal_dot_timeout = '18s'\ntotal_timeout = '19s'\n\
+        tls = 'required'\ntls_ca = '/tls/ca.pem'\ntls_name = 'name.example.com'\nauth_user = 'me'\n\
+        auth_password_file = '/tls/password'\nauth_without_tls = false\ndata_timeout = '16s'\nblock_timeout = '17s'\nfinal_dot_timeout = '18s'\ntotal_timeout = '19s'\n\
         connections_max = 20\nqueue_lifetime = '21h'\nretry_first = '22s'\nretry_max = '23m'\n\
         [[mailbox]]\nname = 'files'\nneeds = []\ncustody = 'hook'\nwhen_unprocessed = 'wait'\n\
         [mailbox.intake]\ntype = 'pickup'\ndirectory = 'in'\nformat = 'directory'\nenvelope = 'sidecar'\n\
@@ -212,6 +214,14 @@ fn every_key_reaches_its_place() {
     assert_eq!(release.host_name, "hook.example.com");
     assert_eq!(release.authserv_id, "id.example.com");
     assert!(!release.xforward);
+    let tls = intake.tls.as_ref().unwrap();
+    assert_eq!(tls.files.certificate, Path::new("/tls/in.pem"));
+    assert_eq!((tls.files.key.as_path(), tls.required), (Path::new("/tls/in.key"), true));
+    let name = "name.example.com".to_owned();
+    assert_eq!(release.tls, Demand::Required { ca: "/tls/ca.pem".into(), name });
+    let credentials = release.credentials.as_ref().unwrap();
+    assert_eq!(credentials.password_file, Path::new("/tls/password"));
+    assert_eq!((credentials.user.as_str(), credentials.without_tls), ("me", false));
     let timeouts = &release.timeouts;
     assert_eq!((timeouts.connect, timeouts.command), (seconds(14), seconds(15)));
     assert_eq!((timeouts.data, timeouts.block), (seconds(16), seconds(17)));
@@ -229,6 +239,47 @@ fn every_key_reaches_its_place() {
             *key == "name" || written.iter().any(|form| text.contains(form)),
             "{key} is tried here"
         );
+    }
+}
+
+/// The default and every mistake of what a way out demands of its next hop.
+#[test]
+fn a_password_goes_only_to_a_verified_next_hop_or_one_on_this_machine() {
+    let with = |address: &str, keys: &str| {
+        EXAMPLE.replace("address = \"127.0.0.1:10026\"", &format!("address = \"{address}\"{keys}"))
+    };
+    let demand = |text: &str| match &load(text).unwrap().mailboxes[0].release {
+        Release::Smtp(release) => release.tls.clone(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(demand(&with("127.0.0.1:26", "")), Demand::Off);
+    assert_eq!(demand(&with("localhost:26", "")), Demand::Off);
+    assert_eq!(demand(&with("192.0.2.1:26", "")), Demand::Opportunistic);
+    assert_eq!(demand(&with("192.0.2.1:26", ", tls = \"off\"")), Demand::Off);
+    let required = ", tls = \"required\", tls_ca = \"/ca.pem\"";
+    let name = "mx.example.com".to_owned();
+    let expected = Demand::Required { ca: "/ca.pem".into(), name };
+    assert_eq!(demand(&with("mx.example.com:26", required)), expected);
+    let auth = ", auth_user = \"me\", auth_password_file = \"/p\"";
+    assert!(load(&with("mx.example.com:26", &format!("{required}{auth}"))).is_ok());
+    let here = format!("{auth}, auth_without_tls = true");
+    assert!(load(&with("127.0.0.1:26", &here)).is_ok());
+    for (text, why) in [
+        (with("192.0.2.1:26", auth), "sent only under TLS to a next hop that was verified"),
+        (with("127.0.0.1:26", auth), "auth_without_tls = true also does"),
+        (with("192.0.2.1:26", &here), "could be heard on the way"),
+        (with("192.0.2.1:26", ", auth_user = \"me\""), "auth_password_file: it is missing"),
+        (with("192.0.2.1:26", ", auth_password_file = \"/p\""), "there is no auth_user"),
+        (with("192.0.2.1:26", ", tls = \"required\""), "tls_ca: it is missing"),
+        (with("192.0.2.1:26", ", tls_ca = \"/ca.pem\""), "only tls = \"required\" verifies"),
+        (with("192.0.2.1:26", ", tls = \"on\""), "\"opportunistic\""),
+        (
+            with("192.0.2.1:26", &format!("{required}, tls_name = \"a b\"")),
+            "neither a host name nor an address",
+        ),
+    ] {
+        let told = mistakes(&text).join("\n");
+        assert!(told.contains(why) && told.contains("hook.toml:"), "{why}: {told}");
     }
 }
 

@@ -7,6 +7,10 @@ use std::sync::{Arc, PoisonError, RwLock};
 pub struct Capabilities {
     /// RFC 2920.
     pub pipelining: bool,
+    /// RFC 3207.
+    pub starttls: bool,
+    /// RFC 4954: the mechanisms of AUTH, in upper case.
+    pub auth: Vec<String>,
     /// RFC 1870: the largest message in bytes; `Some(0)` is offered without a limit.
     pub size: Option<u64>,
     /// RFC 6152.
@@ -30,6 +34,8 @@ impl Capabilities {
                 "SIZE" => {
                     found.size = Some(words.next().and_then(|n| n.parse().ok()).unwrap_or(0));
                 }
+                "STARTTLS" => found.starttls = true,
+                "AUTH" => found.auth = words.map(str::to_ascii_uppercase).collect(),
                 "8BITMIME" => found.eight_bit_mime = true,
                 "SMTPUTF8" => found.smtputf8 = true,
                 "DSN" => found.dsn = true,
@@ -78,6 +84,8 @@ mod tests {
             "Size 1000",
             "8bitmime",
             "DSN",
+            "StartTLS",
+            "AUTH plain LOGIN",
             "X-WHAT",
             "",
         ];
@@ -85,6 +93,8 @@ mod tests {
             size: Some(1_000),
             eight_bit_mime: true,
             dsn: true,
+            starttls: true,
+            auth: vec!["PLAIN".into(), "LOGIN".into()],
             xforward: vec!["NAME".into(), "ADDR".into()],
             ..Capabilities::default()
         };

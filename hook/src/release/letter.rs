@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use gantry_mail::header::{self, Header, HeaderScanner};
-use gantry_mail::received::{self, Received, With};
+use gantry_mail::received::{self, Received};
 use gantry_mail::{EditError, Envelope, HeaderEdit, Recipient};
 use gantry_protocol::id::MessageId;
 
@@ -14,6 +14,10 @@ use crate::spool::{Body, Spool, SpoolError};
 
 /// Bytes read from the spool at once. Messages up to this size cost one step on a blocking thread.
 const PIECE_BYTES: u64 = 128 * 1024;
+
+/// Room for what a message gains here: our `Received` and trace fields take up to 2,500 bytes, and the policy's fields stand
+/// beside them. An intake offers so much less than its next hop takes (RFC 1870).
+pub const ADDED_BYTES_MAX: u64 = 8 * 1024;
 
 /// Why a message cannot be sent now.
 #[derive(Debug, thiserror::Error)]
@@ -106,10 +110,9 @@ impl<D: Disk> Letter<D> {
             helo: &envelope.peer.helo,
             address: envelope.peer.address,
             by: &identity.host_name,
-            with: match envelope.parameters.smtputf8 {
-                true => With::Utf8Smtp,
-                false => With::Esmtp,
-            },
+            came: envelope.peer.came,
+            tls: envelope.peer.tls,
+            utf8: envelope.parameters.smtputf8,
             id: &self.id.to_string(),
             recipients,
             unix_seconds: received_unix_ms / 1_000,

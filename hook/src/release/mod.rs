@@ -15,8 +15,11 @@ mod way;
 pub use capabilities::{Capabilities, Offered};
 pub use command::{Argument, CommandRelease, CommandReleaseConfig};
 pub use directory::{DirectoryRelease, DirectoryReleaseConfig, EnvelopeForm, FolderFormat};
-pub use letter::Identity;
+pub use letter::{ADDED_BYTES_MAX, Identity};
 pub use lines::LineEnds;
-pub use smtp::{ProbeError, Protocol, SmtpRelease, SmtpReleaseConfig, SmtpTimeouts, probe};
+pub use smtp::{
+    Credentials, PasswordError, ProbeError, Protocol, SmtpRelease, SmtpReleaseConfig, SmtpTimeouts,
+    probe,
+};
 pub use trace::TraceKey;
 pub use way::Way;

@@ -12,7 +12,7 @@ use crate::spool::Spool;
 /// A mailbox's way out.
 #[derive(Debug)]
 pub enum Way {
-    Smtp(SmtpRelease),
+    Smtp(Box<SmtpRelease>),
     Directory(DirectoryRelease),
     Command(CommandRelease),
 }

@@ -28,6 +28,7 @@ use crate::intake::mark::{self, Marker, SocketError};
 use crate::intake::{Clock, Gate, unix_ms};
 use crate::release::TraceKey;
 use crate::spool::{self, Opened, Spool, SpoolError};
+use crate::tls::TlsError;
 
 /// How often the revocation list and the certificates of live links are looked at.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
@@ -45,6 +46,8 @@ pub enum RunError {
     Server(#[from] ServerError),
     #[error("mailbox {mailbox}: listen on {address}: {source}")]
     Listen { mailbox: String, address: SocketAddr, source: io::Error },
+    #[error("mailbox {mailbox}: {source}")]
+    Tls { mailbox: String, source: TlsError },
     #[error("mailbox {mailbox}: make folder {path}: {source}", path = path.display())]
     Folder { mailbox: String, path: PathBuf, source: io::Error },
     #[error("mailbox {mailbox}: {reason}")]

@@ -18,6 +18,7 @@ use crate::release::{
     Identity, Offered, SmtpRelease, SmtpReleaseConfig, TraceKey, Way, probe,
 };
 use crate::spool::Spool;
+use crate::tls::{ClientTls, ServerTls};
 
 /// For how long a picked up message waits for its sidecar.
 const SIDECAR_WAIT: std::time::Duration = std::time::Duration::from_secs(60);
@@ -92,8 +93,11 @@ fn way_out(mailbox: &config::Mailbox, host: &str, offered: &Offered) -> Result<W
         authserv_id: authserv_id.to_owned(),
     };
     Ok(match &mailbox.release {
-        config::Release::Smtp(release) => Way::Smtp(SmtpRelease::new(
+        config::Release::Smtp(release) => Way::Smtp(Box::new(SmtpRelease::new(
             SmtpReleaseConfig {
+                tls: ClientTls::open(&release.tls, &release.address.host)
+                    .map_err(|source| RunError::Tls { mailbox: mailbox.name.clone(), source })?,
+                credentials: release.credentials.clone(),
                 protocol: release.protocol,
                 address: release.address.clone(),
                 identity: identity(&release.host_name, &release.authserv_id),
@@ -102,7 +106,7 @@ fn way_out(mailbox: &config::Mailbox, host: &str, offered: &Offered) -> Result<W
                 timeouts: release.timeouts,
             },
             offered.clone(),
-        )),
+        ))),
         config::Release::Directory(release) => {
             offered.set(Capabilities::local());
             let config = DirectoryReleaseConfig {
@@ -143,6 +147,14 @@ async fn smtp_in(
         }
         Custody::Hook { .. } => IntakeCustody::Hook,
     };
+    let tls = intake.tls.clone().map(|tls| ServerTls::open(tls.files, tls.required));
+    let tls = tls
+        .transpose()
+        .map_err(|source| RunError::Tls { mailbox: mailbox.name.clone(), source })?;
+    if let Some(tls) = &tls {
+        let hangups = gantry_daemon::signals::hangups().map_err(RunError::Signals)?;
+        tokio::spawn(tls.clone().follow(mailbox.name.clone(), hangups));
+    }
     let smtp = SmtpIntake {
         protocol: intake.protocol,
         mailbox: mailbox.name.clone(),
@@ -152,6 +164,7 @@ async fn smtp_in(
         peers: intake.peers.clone(),
         xforward_from: intake.xforward_from.clone(),
         stray_cr_lf: intake.stray_cr_lf,
+        tls,
         limits: intake.limits,
         timeouts: intake.timeouts,
         offered,

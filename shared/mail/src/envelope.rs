@@ -75,9 +75,28 @@ pub struct Peer {
     pub address: Option<IpAddr>,
     /// What it said in EHLO or HELO.
     pub helo: String,
+    pub came: Came,
+    /// Whether what it said was encrypted (STARTTLS, RFC 3207).
+    pub tls: bool,
     /// Attributes of XFORWARD as they came, decoded from xtext, in the order of first appearance
     /// (NAME, ADDR, PORT, PROTO, HELO, IDENT, SOURCE); `[UNAVAILABLE]` values are kept as they are.
     pub xforward: Vec<(String, String)>,
+}
+
+/// By which way a message came to the hook.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Came {
+    /// SMTP, begun with EHLO.
+    #[default]
+    Esmtp,
+    /// SMTP, begun with HELO.
+    Smtp,
+    /// LMTP (RFC 2033).
+    Lmtp,
+    /// A file in a pickup folder.
+    Pickup,
+    /// The command `gantry-hook mark`.
+    Mark,
 }
 
 impl Envelope {

@@ -13,7 +13,7 @@ pub mod xtext;
 
 pub use edit::{EDITS_MAX, EditError, FIELD_BYTES_MAX, HeaderEdit, check_edits};
 pub use envelope::{
-    ADDRESS_BYTES_MAX, BodyType, Envelope, Notify, PARAMETER_BYTES_MAX, Peer, RECIPIENTS_MAX,
+    ADDRESS_BYTES_MAX, BodyType, Came, Envelope, Notify, PARAMETER_BYTES_MAX, Peer, RECIPIENTS_MAX,
     Recipient, Ret, SenderParameters,
 };
 pub use mask::Mask;

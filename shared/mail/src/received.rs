@@ -3,22 +3,11 @@
 use std::net::IpAddr;
 
 use crate::date;
-use crate::envelope::{ADDRESS_BYTES_MAX, Recipient};
+use crate::envelope::{ADDRESS_BYTES_MAX, Came, Recipient};
 use crate::fold::fold;
 
 /// Longest name that is written, in bytes (RFC 5321, 4.5.3.1.2); what a client said beyond that is cut.
 const DOMAIN_BYTES_MAX: usize = 255;
-
-/// How a message came in (RFC 3848; RFC 6531, 4.3).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum With {
-    /// After HELO.
-    Smtp,
-    /// After EHLO.
-    Esmtp,
-    /// MAIL had SMTPUTF8.
-    Utf8Smtp,
-}
 
 /// What the field tells.
 #[derive(Clone, Copy, Debug)]
@@ -29,7 +18,11 @@ pub struct Received<'a> {
     pub address: Option<IpAddr>,
     /// This host's name.
     pub by: &'a str,
-    pub with: With,
+    pub came: Came,
+    /// Whether the client had said STARTTLS.
+    pub tls: bool,
+    /// Whether MAIL had SMTPUTF8.
+    pub utf8: bool,
     /// The message's id on this host.
     pub id: &'a str,
     /// A single recipient is named; several are not, since one of them may be a secret from the others.
@@ -38,25 +31,20 @@ pub struct Received<'a> {
 }
 
 /// The field without its final CRLF, folded under 78 columns where its words allow it. Whatever the client said, it is
-/// one field; only with [`With::Utf8Smtp`] it may have UTF-8 in it.
+/// one field; only with `utf8` it may have UTF-8 in it.
 pub fn line(received: &Received<'_>) -> String {
-    let utf8 = received.with == With::Utf8Smtp;
+    let utf8 = received.utf8;
     let literal = received.address.map(address_literal);
     let helo = match (domain(received.helo, utf8), &literal) {
         (helo, _) if !helo.is_empty() => helo,
         (_, Some(literal)) => literal.clone(),
         (_, None) => "unknown".to_owned(),
     };
-    let with = match received.with {
-        With::Smtp => "with SMTP",
-        With::Esmtp => "with ESMTP",
-        With::Utf8Smtp => "with UTF8SMTP",
-    };
     let mut clauses = vec![format!("from {helo}")];
     clauses.extend(literal.map(|literal| format!("({literal})")));
     clauses.push(format!("by {}", domain(received.by, utf8)));
-    clauses.push("(Gantry)".to_owned());
-    clauses.push(with.to_owned());
+    clauses.push(program(received.came).to_owned());
+    clauses.extend(protocol(received.came, received.tls, utf8).map(|word| format!("with {word}")));
     clauses.push(format!("id {}", domain(received.id, utf8)));
     if let [recipient] = received.recipients
         && is_plain_address(&recipient.address, utf8)
@@ -68,6 +56,31 @@ pub fn line(received: &Received<'_>) -> String {
     }
     clauses.push(date::rfc5322(received.unix_seconds));
     fold("Received:", clauses.iter().map(String::as_str))
+}
+
+/// The word for how a message came (RFC 3848; RFC 6531, 4.3): the registered ones, which know of SMTP and LMTP alone. `None`
+/// for other ways, since the clause may be left out.
+pub fn protocol(came: Came, tls: bool, utf8: bool) -> Option<&'static str> {
+    Some(match (came, utf8, tls) {
+        (Came::Smtp, ..) => "SMTP",
+        (Came::Esmtp, false, false) => "ESMTP",
+        (Came::Esmtp, false, true) => "ESMTPS",
+        (Came::Esmtp, true, false) => "UTF8SMTP",
+        (Came::Esmtp, true, true) => "UTF8SMTPS",
+        (Came::Lmtp, false, false) => "LMTP",
+        (Came::Lmtp, false, true) => "LMTPS",
+        (Came::Lmtp, true, false) => "UTF8LMTP",
+        (Came::Lmtp, true, true) => "UTF8LMTPS",
+        (Came::Pickup | Came::Mark, ..) => return None,
+    })
+}
+
+fn program(came: Came) -> &'static str {
+    match came {
+        Came::Esmtp | Came::Smtp | Came::Lmtp => "(Gantry)",
+        Came::Pickup => "(Gantry pickup)",
+        Came::Mark => "(Gantry mark)",
+    }
 }
 
 /// RFC 5321, 4.1.3.
@@ -117,7 +130,9 @@ mod tests {
             helo,
             address: Some("192.0.2.7".parse().unwrap()),
             by: "mx1.example.com",
-            with: With::Esmtp,
+            came: Came::Esmtp,
+            tls: false,
+            utf8: false,
             id: "3-1a7",
             recipients,
             unix_seconds: 1_234_567_890,
@@ -148,7 +163,7 @@ mod tests {
     fn addresses_and_protocols() {
         let mapped = Received {
             address: Some("::ffff:192.0.2.7".parse().unwrap()),
-            with: With::Smtp,
+            came: Came::Smtp,
             ..received("x", &[])
         };
         assert!(
@@ -163,11 +178,29 @@ mod tests {
     }
 
     #[test]
+    fn the_protocol_is_the_one_that_was_spoken() {
+        let with = |came, tls, utf8| line(&Received { came, tls, utf8, ..received("x", &[]) });
+        for (came, tls, utf8, expected) in [
+            (Came::Smtp, false, false, "with SMTP id"),
+            (Came::Esmtp, true, false, "with ESMTPS id"),
+            (Came::Esmtp, true, true, "with UTF8SMTPS id"),
+            (Came::Lmtp, false, false, "with LMTP id"),
+            (Came::Lmtp, true, false, "with LMTPS id"),
+            (Came::Lmtp, false, true, "with UTF8LMTP id"),
+            (Came::Pickup, false, false, "(Gantry pickup) id"),
+            (Came::Mark, false, true, "(Gantry mark) id"),
+        ] {
+            let field = with(came, tls, utf8).replace("\r\n ", " ");
+            assert!(field.contains(expected), "{expected}: {field}");
+        }
+    }
+
+    #[test]
     fn utf8_only_where_it_was_agreed() {
         let one = [recipient("j\u{f6}@example.com")];
         let plain = line(&received("gr\u{fc}n.example", &one));
         assert!(plain.is_ascii() && plain.contains("gr?n.example") && !plain.contains(" for "));
-        let utf8 = line(&Received { with: With::Utf8Smtp, ..received("gr\u{fc}n.example", &one) });
+        let utf8 = line(&Received { utf8: true, ..received("gr\u{fc}n.example", &one) });
         assert!(utf8.contains("gr\u{fc}n.example") && utf8.contains("for <j\u{f6}@example.com>;"));
         assert!(utf8.contains("with UTF8SMTP"));
     }
@@ -178,8 +211,7 @@ mod tests {
             helo in "[ -~\r\n\u{e0}-\u{ff}]{0,300}", address in "[ -~\r\n]{0,600}", utf8: bool,
         ) {
             let recipients = [recipient(&address)];
-            let with = if utf8 { With::Utf8Smtp } else { With::Esmtp };
-            let field = line(&Received { with, ..received(&helo, &recipients) });
+            let field = line(&Received { utf8, ..received(&helo, &recipients) });
             prop_assert_eq!(check_edits(&[HeaderEdit::Prepend { field: field.clone() }]), Ok(()));
             let block = format!("{field}\r\n\r\n");
             let header = scan(block.as_bytes()).unwrap();

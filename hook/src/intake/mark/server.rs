@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use gantry_mail::Came;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::unix::OwnedReadHalf;
 use tokio::net::{UnixListener, UnixStream};
@@ -124,8 +125,9 @@ async fn take<D: Disk>(
         Admission::Stopped { reason } => return Err(Reply::Later(reason).into()),
         Admission::Draining => return Err(Reply::Later("the hook is ending".to_owned()).into()),
     }
-    let envelope = local::recipients(&request.sender, &request.recipients)
+    let mut envelope = local::recipients(&request.sender, &request.recipients)
         .map_err(|error| super::client::judge_envelope(&error))?;
+    envelope.peer.came = Came::Mark;
     let (intake, id) = (Arc::clone(intake), intake.spool.allocate());
     let mut arrival = blocking(marker, move || Arrival::begin(&intake, id, &envelope)).await?;
     let mut lines = ToCrlf::default();

@@ -6,8 +6,8 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use gantry_mail::Envelope;
 use gantry_mail::header::HeaderScanner;
+use gantry_mail::{Came, Envelope};
 use rustix::fs::OFlags;
 
 use super::folder::{Claim, Fingerprint};
@@ -67,7 +67,7 @@ fn try_take<D: Disk>(intake: &Arc<LocalIntake<D>>, claim: &Claim) -> Result<Arri
     let before = fingerprint(&file)?;
     let mut lines = ToCrlf::default();
     let mut start = Vec::new();
-    let envelope = match &claim.sidecar {
+    let mut envelope = match &claim.sidecar {
         Some(sidecar) => read_sidecar(sidecar)?,
         None => {
             let ended = read_head(&mut file, &mut lines, &mut start)?;
@@ -80,6 +80,7 @@ fn try_take<D: Disk>(intake: &Arc<LocalIntake<D>>, claim: &Claim) -> Result<Arri
             envelope
         }
     };
+    envelope.peer.came = Came::Pickup;
     let mut arrival = Arrival::begin(intake, claim.id, &envelope)?;
     arrival.write(&start)?;
     let mut piece = vec![0; PIECE_BYTES];

@@ -29,6 +29,8 @@ pub(super) enum Command {
     Help,
     Vrfy,
     Quit,
+    /// RFC 3207.
+    StartTls,
     /// Attributes, decoded.
     XForward(Vec<(String, String)>),
 }
@@ -86,6 +88,7 @@ impl Command {
             "DATA" => alone(Self::Data),
             "RSET" => alone(Self::Rset),
             "QUIT" => alone(Self::Quit),
+            "STARTTLS" => alone(Self::StartTls),
             // RFC 5321, 4.1.1.9: what stands behind NOOP is ignored.
             "NOOP" => Ok(Self::Noop),
             "HELP" => Ok(Self::Help),
@@ -335,8 +338,10 @@ mod tests {
         assert_eq!(parse("ehlo a.example"), Ok(Command::Ehlo("a.example".into())));
         assert_eq!(parse("Helo [IPv6:::1]"), Ok(Command::Helo("[IPv6:::1]".into())));
         assert_eq!(parse("data"), Ok(Command::Data));
+        assert_eq!(parse("StartTLS"), Ok(Command::StartTls));
         assert_eq!(parse("NOOP and more"), Ok(Command::Noop));
-        for wrong in ["", " ", "DATA x", "QUIT now", "EHLO", "EHLO a(b)", "BDAT 5 LAST", "STARTTLS"]
+        for wrong in
+            ["", " ", "DATA x", "QUIT now", "EHLO", "EHLO a(b)", "BDAT 5 LAST", "STARTTLS now"]
         {
             assert!(parse(wrong).is_err(), "{wrong}");
         }

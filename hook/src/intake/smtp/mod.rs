@@ -1,4 +1,5 @@
-//! Taking mail in by ESMTP (RFC 5321) or LMTP (RFC 2033) with PIPELINING, SIZE, 8BITMIME, SMTPUTF8, DSN, ENHANCEDSTATUSCODES and XFORWARD.
+//! Taking mail in by ESMTP (RFC 5321) or LMTP (RFC 2033) with PIPELINING, SIZE, 8BITMIME, SMTPUTF8, DSN, ENHANCEDSTATUSCODES, XFORWARD and
+//! STARTTLS (RFC 3207).
 //!
 //! EHLO offers of SIZE, 8BITMIME, SMTPUTF8 and DSN only what the way out offers too, as far as that is known. There is
 //! no CHUNKING and no BINARYMIME: data has lines here.
@@ -18,6 +19,7 @@ use gantry_protocol::pool::MailboxIndex;
 
 use super::Clock;
 use crate::release::{Offered, Protocol, TraceKey};
+use crate::tls::ServerTls;
 
 pub use serve::serve;
 
@@ -36,6 +38,8 @@ pub struct SmtpIntake {
     /// Whose XFORWARD counts.
     pub xforward_from: Vec<Network>,
     pub stray_cr_lf: StrayCrLf,
+    /// Offers STARTTLS.
+    pub tls: Option<ServerTls>,
     pub limits: SmtpLimits,
     pub timeouts: IntakeTimeouts,
     /// What the way out offers, where it is known.

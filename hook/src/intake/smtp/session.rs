@@ -2,8 +2,9 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
-use gantry_mail::{Envelope, Peer, Recipient};
+use gantry_mail::{Came, Envelope, Peer, Recipient};
 use tokio::time::Instant;
 
 use super::SmtpIntake;
@@ -11,11 +12,14 @@ use super::command::{Command, Extensions, Mail, UNKNOWN, XFORWARD_ATTRIBUTES};
 use super::wire::{Gone, Line, Wire};
 use crate::disk::Disk;
 use crate::intake::{Admission, Gate};
-use crate::release::Protocol;
+use crate::release::{ADDED_BYTES_MAX, Protocol};
 use crate::spool::Spool;
 
 /// Commands that do nothing (NOOP, RSET, EHLO, HELP, VRFY, XFORWARD) between two messages before they count as wrong.
 const IDLE_COMMANDS_MAX: u32 = 100;
+
+/// How long a handshake may take: it is a few kilobytes each way.
+const HANDSHAKE_MAX: Duration = Duration::from_secs(60);
 
 /// What clients are told while the spool is broken.
 const STOPPED: &str = "451 4.3.0 No mail is taken at the moment, try again later";
@@ -90,6 +94,10 @@ impl<D: Disk> Session<D> {
         match self.commands().await {
             Ok(()) => {}
             Err(Gone::TimedOut) => self.wire.reply("421 4.4.2 You were silent for too long"),
+            Err(gone @ Gone::Handshake(_)) => {
+                let (mailbox, client) = (&self.intake.mailbox, self.peer.address);
+                tracing::warn!(mailbox, ?client, "SMTP session ended: {gone}");
+            }
             Err(gone) => tracing::debug!("SMTP session ended: {gone}"),
         }
         self.wire.close().await;
@@ -146,6 +154,10 @@ impl<D: Disk> Session<D> {
             Line::NoCr => Err("500 5.5.2 Lines end with CRLF"),
         };
         match command {
+            Ok(command) if self.is_too_early(&command) => {
+                self.wrong("530 5.7.0 Must issue a STARTTLS command first");
+            }
+            Ok(Command::StartTls) => return self.on_starttls().await,
             Ok(Command::Data) => return self.on_data().await,
             Ok(Command::Quit) => {
                 self.wire.reply("221 2.0.0 Bye");
@@ -164,6 +176,46 @@ impl<D: Disk> Session<D> {
         Ok(Next::Command)
     }
 
+    /// RFC 3207, 4: where TLS is required, nothing that concerns mail is done before it.
+    fn is_too_early(&self, command: &Command) -> bool {
+        let required = self.intake.tls.as_ref().is_some_and(|tls| tls.required);
+        let concerns_mail = matches!(
+            command,
+            Command::Mail(_)
+                | Command::Rcpt(_)
+                | Command::Data
+                | Command::Vrfy
+                | Command::XForward(_)
+        );
+        required && concerns_mail && !self.wire.is_encrypted()
+    }
+
+    async fn on_starttls(&mut self) -> Result<Next, Gone> {
+        let Some(tls) = self.intake.tls.clone() else {
+            self.wrong("502 5.5.1 STARTTLS is not offered here");
+            return Ok(Next::Command);
+        };
+        if self.wire.is_encrypted() {
+            self.wrong("503 5.5.1 TLS is active already");
+            return Ok(Next::Command);
+        }
+        if self.wire.has_input() {
+            // Somebody in between may have put it there, to have it pass for what the client says under TLS.
+            self.wire.reply("554 5.5.0 You must wait for the reply to STARTTLS");
+            return Ok(Next::Close);
+        }
+        self.wire.reply("220 2.0.0 Go ahead");
+        self.wire.flush().await?;
+        let limit = HANDSHAKE_MAX.min(self.intake.timeouts.command);
+        self.wire.start_tls(&tls, Instant::now() + limit).await?;
+        // RFC 3207, 4.2: what was said in the clear is forgotten.
+        self.transaction = None;
+        self.peer = Peer { address: self.peer.address, tls: true, ..Peer::default() };
+        self.greeted = false;
+        self.extensions = Extensions::default();
+        Ok(Next::Command)
+    }
+
     /// XFORWARD is taken from those who may, whether or not they said EHLO first; it was offered to them alone.
     fn extensions_now(&self) -> Extensions {
         let may =
@@ -177,9 +229,10 @@ impl<D: Disk> Session<D> {
             self.errors += 1;
         }
         match command {
-            Command::Ehlo(name) | Command::Lhlo(name) => self.on_ehlo(name),
+            Command::Ehlo(name) => self.on_ehlo(name, Came::Esmtp),
+            Command::Lhlo(name) => self.on_ehlo(name, Came::Lmtp),
             Command::Helo(name) => {
-                self.begin_session(name);
+                self.begin_session(name, Came::Smtp);
                 self.extensions = Extensions::default();
                 self.wire.reply(&format!("250 {}", self.intake.host_name));
             }
@@ -194,8 +247,8 @@ impl<D: Disk> Session<D> {
         }
     }
 
-    fn on_ehlo(&mut self, name: String) {
-        self.begin_session(name);
+    fn on_ehlo(&mut self, name: String, came: Came) {
+        self.begin_session(name, came);
         let way_out = self.intake.offered.get();
         let offers =
             |with: fn(&crate::release::Capabilities) -> bool| way_out.as_ref().is_none_or(with);
@@ -208,7 +261,8 @@ impl<D: Disk> Session<D> {
         };
         let ours = self.intake.limits.message_bytes_max;
         self.size_max = match way_out.as_ref().and_then(|way_out| way_out.size) {
-            Some(theirs @ 1..) => ours.min(theirs),
+            // What comes out is longer than what came in, and must not be too long for the next hop then.
+            Some(theirs @ 1..) => ours.min(theirs.saturating_sub(ADDED_BYTES_MAX).max(1)),
             _ => ours,
         };
         let Extensions { size, eight_bit_mime, smtputf8, dsn, xforward } = self.extensions_now();
@@ -219,6 +273,7 @@ impl<D: Disk> Session<D> {
             eight_bit_mime.then(|| "8BITMIME".into()),
             smtputf8.then(|| "SMTPUTF8".into()),
             dsn.then(|| "DSN".into()),
+            (self.intake.tls.is_some() && !self.wire.is_encrypted()).then(|| "STARTTLS".into()),
             xforward.then(|| format!("XFORWARD {}", XFORWARD_ATTRIBUTES.join(" "))),
         ];
         for line in lines.iter().flatten() {
@@ -228,9 +283,10 @@ impl<D: Disk> Session<D> {
     }
 
     /// EHLO and HELO also do what RSET does (RFC 5321, 4.1.4).
-    fn begin_session(&mut self, name: String) {
+    fn begin_session(&mut self, name: String, came: Came) {
         self.reset();
         self.peer.helo = name;
+        self.peer.came = came;
         self.greeted = true;
     }
 

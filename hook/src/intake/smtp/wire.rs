@@ -1,15 +1,14 @@
-//! The connection to a client: bounded lines in, replies out, every wait with its end. The one place that knows what
-//! carries the bytes, so STARTTLS will change nothing else.
+//! The connection to a client: bounded lines in, replies out, every wait with its end.
 
 use std::io;
 use std::time::Duration;
 
-use rustix::net::RecvFlags;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::command::COMMAND_BYTES_MAX;
+use crate::tls::{ServerTls, Stream, Unread};
 
 /// Bytes read ahead of what has been handled; holds several of the longest command lines.
 const INPUT_BYTES: usize = 16 * 1024;
@@ -29,6 +28,8 @@ pub(super) enum Gone {
     Closed,
     #[error("the client was silent for too long")]
     TimedOut,
+    #[error("TLS could not be agreed on: {0}")]
+    Handshake(io::Error),
     #[error("the connection broke: {0}")]
     Broken(#[from] io::Error),
 }
@@ -46,7 +47,7 @@ pub(super) enum Line {
 
 #[derive(Debug)]
 pub(super) struct Wire {
-    stream: TcpStream,
+    stream: Stream,
     input: Box<[u8]>,
     start: usize,
     end: usize,
@@ -57,7 +58,7 @@ pub(super) struct Wire {
 impl Wire {
     pub(super) fn new(stream: TcpStream, write_timeout: Duration) -> Self {
         Self {
-            stream,
+            stream: Stream::Plain(stream),
             input: vec![0; INPUT_BYTES].into_boxed_slice(),
             start: 0,
             end: 0,
@@ -75,13 +76,26 @@ impl Wire {
         self.start = (self.start + count).min(self.end);
     }
 
-    /// Whether the client has sent something that nobody has read yet. Asks the socket itself, since the runtime
-    /// learns of input only later.
-    pub(super) fn has_input(&self) -> bool {
-        let mut byte = [0_u8; 1];
-        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
-        !self.buffered().is_empty()
-            || rustix::net::recv(&self.stream, &mut byte, flags).is_ok_and(|(_, count)| count > 0)
+    /// Whether the client has sent something that nobody has read yet.
+    pub(super) fn has_input(&mut self) -> bool {
+        !self.buffered().is_empty() || self.stream.unread() == Unread::Something
+    }
+
+    pub(super) fn is_encrypted(&self) -> bool {
+        self.stream.is_encrypted()
+    }
+
+    /// Encrypts from here on. Whatever the client said before in the clear must have been read: what comes now is the
+    /// handshake, or the session is over.
+    pub(super) async fn start_tls(
+        &mut self,
+        tls: &ServerTls,
+        deadline: Instant,
+    ) -> Result<(), Gone> {
+        let stream = self.stream.take_plain().ok_or(Gone::Closed)?;
+        let accepted = timeout_at(deadline, tls.accept(stream)).await;
+        self.stream = accepted.map_err(|_| Gone::TimedOut)?.map_err(Gone::Handshake)?;
+        Ok(())
     }
 
     /// Reads the next command line; sends the replies that wait as soon as the client has nothing more to say.
@@ -155,6 +169,8 @@ impl Wire {
                 written => drop(self.output.drain(..written)),
             }
         }
+        // TLS keeps what the socket did not take at once.
+        timeout(self.write_timeout, self.stream.flush()).await.map_err(|_| Gone::TimedOut)??;
         Ok(())
     }
 

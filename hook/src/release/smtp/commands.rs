@@ -35,12 +35,13 @@ fn ourselves(peer: &Peer) -> Vec<(String, String)> {
         IpAddr::V4(address) => address.to_string(),
         IpAddr::V6(address) => format!("IPV6:{address}"),
     };
+    let protocol = gantry_mail::received::protocol(peer.came, peer.tls, false);
     let known =
         |text: &str| if text.is_empty() { "[UNAVAILABLE]".to_owned() } else { text.to_owned() };
     vec![
         ("NAME".into(), "[UNAVAILABLE]".into()),
         ("ADDR".into(), address),
-        ("PROTO".into(), "ESMTP".into()),
+        ("PROTO".into(), protocol.unwrap_or("[UNAVAILABLE]").into()),
         ("HELO".into(), known(&peer.helo)),
     ]
 }
@@ -114,6 +115,8 @@ mod tests {
     fn all() -> Capabilities {
         Capabilities {
             pipelining: true,
+            starttls: false,
+            auth: Vec::new(),
             size: Some(0),
             eight_bit_mime: true,
             smtputf8: true,
@@ -157,7 +160,7 @@ mod tests {
     #[test]
     fn xforward_tells_of_the_client_and_splits_its_lines() {
         let mut peer =
-            Peer { address: "::1".parse().ok(), helo: "c.example".into(), xforward: vec![] };
+            Peer { address: "::1".parse().ok(), helo: "c.example".into(), ..Peer::default() };
         assert_eq!(
             xforward(&peer, &all().xforward),
             ["XFORWARD NAME=[UNAVAILABLE] ADDR=IPV6:::1 PROTO=ESMTP HELO=c.example\r\n"]

@@ -3,15 +3,15 @@
 use std::io;
 use std::time::Duration;
 
-use rustix::io::Errno;
-use rustix::net::RecvFlags;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
+use super::auth::PasswordError;
 use super::reply::{NoReply, Partial, Reply};
 use super::{Protocol, SmtpReleaseConfig};
 use crate::release::Capabilities;
+use crate::tls::{ClientTls, Stream, Unread};
 
 /// Longest line of a reply that is read at once. RFC 5321, 4.5.3.1.5 says 512.
 const REPLY_LINE_BYTES_MAX: u64 = 4 * 1024;
@@ -20,6 +20,10 @@ const REPLY_LINE_BYTES_MAX: u64 = 4 * 1024;
 const GROUP_BYTES_MAX: usize = 8 * 1024;
 /// How long we wait for the reason when the next hop stops reading in the middle of a message.
 const LAST_WORDS: Duration = Duration::from_secs(5);
+
+/// How long a handshake may take: it is a few kilobytes each way.
+const HANDSHAKE_MAX: Duration = Duration::from_secs(60);
+const STARTTLS: &str = "begin TLS with the next hop";
 
 /// The connection can no longer be used.
 #[derive(Debug, thiserror::Error)]
@@ -35,11 +39,22 @@ pub(super) enum Lost {
     /// It said so itself: 421, or a greeting that is none.
     #[error("{doing}: {reply}")]
     SentAway { doing: &'static str, reply: String },
+    /// TLS was tried and did not come about.
+    #[error("{STARTTLS}: {0}")]
+    Handshake(String),
+    #[error(
+        "{STARTTLS}: it does not offer it, and with tls = \"required\" no mail goes in the clear"
+    )]
+    NoTls,
+    #[error("log in at the next hop: {0}")]
+    Login(String),
+    #[error(transparent)]
+    Password(#[from] PasswordError),
 }
 
 #[derive(Debug)]
 pub(super) struct Connection {
-    stream: BufReader<TcpStream>,
+    stream: BufReader<Stream>,
     pub(super) capabilities: Capabilities,
     /// Transactions begun on it.
     pub(super) transactions: u32,
@@ -48,8 +63,23 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    /// Connects and greets: EHLO, or HELO where that is not known.
+    /// Connects and greets: EHLO, or HELO where that is not known. Encrypts and logs in as configured.
     pub(super) async fn open(config: &SmtpReleaseConfig, deadline: Instant) -> Result<Self, Lost> {
+        match Self::try_open(config, config.tls.as_ref(), deadline).await {
+            // Whoever cannot agree on TLS would have got the mail in the clear if it had not offered it.
+            Err(Lost::Handshake(reason)) if config.tls.as_ref().is_some_and(|t| !t.required) => {
+                tracing::warn!(next_hop = %config.address, reason, "no TLS: mail goes in the clear");
+                Self::try_open(config, None, deadline).await
+            }
+            opened => opened,
+        }
+    }
+
+    async fn try_open(
+        config: &SmtpReleaseConfig,
+        tls: Option<&ClientTls>,
+        deadline: Instant,
+    ) -> Result<Self, Lost> {
         const DOING: &str = "connect to the next hop";
         let timeouts = &config.timeouts;
         let address = (config.address.host.as_str(), config.address.port);
@@ -61,7 +91,7 @@ impl Connection {
         // Every write is a whole group of commands or a large piece of the message.
         let _ = stream.set_nodelay(true);
         let mut connection = Self {
-            stream: BufReader::new(stream),
+            stream: BufReader::new(Stream::Plain(stream)),
             capabilities: Capabilities::default(),
             transactions: 0,
             deadline,
@@ -75,7 +105,45 @@ impl Connection {
             });
         }
         connection.greet(config).await?;
+        if let Some(tls) = tls {
+            connection.start_tls(tls, config).await?;
+        }
+        if let Some(credentials) = &config.credentials {
+            connection.log_in(credentials, config.timeouts.command).await?;
+        }
         Ok(connection)
+    }
+
+    /// RFC 3207. In the clear it stays only where that may be.
+    async fn start_tls(&mut self, tls: &ClientTls, config: &SmtpReleaseConfig) -> Result<(), Lost> {
+        if !self.capabilities.starttls {
+            return if tls.required { Err(Lost::NoTls) } else { Ok(()) };
+        }
+        let reply = self.command("STARTTLS\r\n", STARTTLS, config.timeouts.command).await?;
+        if reply.code != 220 {
+            return match tls.required {
+                true => Err(Lost::SentAway { doing: STARTTLS, reply: reply.to_line() }),
+                false => Ok(()),
+            };
+        }
+        if !self.stream.buffer().is_empty() {
+            // Somebody in between may have put it there, to have it pass for what the next hop says under TLS.
+            let reason = "the next hop said more than its reply to STARTTLS".to_owned();
+            return Err(Lost::Handshake(reason));
+        }
+        let Some(stream) = self.stream.get_mut().take_plain() else {
+            return Err(Lost::Closed { doing: STARTTLS });
+        };
+        let limit = HANDSHAKE_MAX.min(config.timeouts.command);
+        let end = self.deadline.min(Instant::now() + limit);
+        let stream = timeout_at(end, tls.connect(stream))
+            .await
+            .map_err(|_| Lost::Handshake("no answer in time".to_owned()))?
+            .map_err(|error| Lost::Handshake(error.to_string()))?;
+        self.stream = BufReader::new(stream);
+        // RFC 3207, 4.2: what it offered in the clear counts no more.
+        self.capabilities = Capabilities::default();
+        self.greet(config).await
     }
 
     async fn greet(&mut self, config: &SmtpReleaseConfig) -> Result<(), Lost> {
@@ -129,7 +197,13 @@ impl Connection {
         limit: Duration,
     ) -> Result<(), Lost> {
         let end = self.deadline.min(Instant::now() + limit);
-        timeout_at(end, self.stream.get_mut().write_all(bytes))
+        let stream = self.stream.get_mut();
+        let write = async {
+            stream.write_all(bytes).await?;
+            // TLS keeps what the socket did not take at once.
+            stream.flush().await
+        };
+        timeout_at(end, write)
             .await
             .map_err(|_| Lost::TimedOut { doing })?
             .map_err(|source| Lost::Io { doing, source })
@@ -184,18 +258,18 @@ impl Connection {
     }
 
     /// Whether an idle connection is still open and silent. What the next hop says unasked is a farewell.
-    pub(super) fn is_quiet(&self) -> bool {
-        let mut byte = [0_u8; 1];
-        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
-        self.stream.buffer().is_empty()
-            && matches!(
-                rustix::net::recv(self.stream.get_ref(), &mut byte, flags),
-                Err(Errno::WOULDBLOCK)
-            )
+    pub(super) fn is_quiet(&mut self) -> bool {
+        self.stream.buffer().is_empty() && self.stream.get_mut().unread() == Unread::Nothing
+    }
+
+    /// Whether a password may be said: nobody but the next hop that was meant can hear it.
+    pub(super) fn is_confidential(&self, config_allows_loopback: bool) -> bool {
+        let stream = self.stream.get_ref();
+        stream.is_encrypted() || config_allows_loopback && stream.is_loopback()
     }
 
     /// Says goodbye without waiting for an answer.
-    pub(super) fn quit(self) {
-        let _ = self.stream.get_ref().try_write(b"QUIT\r\n");
+    pub(super) fn quit(mut self) {
+        self.stream.get_mut().say_last(b"QUIT\r\n");
     }
 }

@@ -36,7 +36,7 @@ impl Idle {
     pub(super) fn take(&self) -> Option<Connection> {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
-            let (since, connection) = kept.connections.pop()?;
+            let (since, mut connection) = kept.connections.pop()?;
             if since.elapsed() < self.time_max && connection.is_quiet() {
                 return Some(connection);
             }

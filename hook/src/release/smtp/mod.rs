@@ -1,10 +1,11 @@
 //! Handing messages to the next hop by SMTP (RFC 5321) or LMTP (RFC 2033), with what it offers of PIPELINING, SIZE, 8BITMIME, SMTPUTF8,
-//! DSN and XFORWARD.
+//! DSN and XFORWARD, under TLS (RFC 3207) and with a password (RFC 4954) where that is configured.
 //!
 //! A message in 8 bits goes to a next hop without 8BITMIME as it is: re-coding it would change bytes, and returning
 //! it would lose mail that every MTA in use carries. One with UTF-8 in its addresses or its header block is refused with
 //! 5.6.7 where the next hop has no SMTPUTF8 (RFC 6531, 3.6); one that was only announced so goes on without.
 
+mod auth;
 mod commands;
 mod connection;
 mod idle;
@@ -31,6 +32,9 @@ use super::order::{Group, all, groups, load};
 use super::{Capabilities, Offered, TraceKey};
 use crate::disk::Disk;
 use crate::spool::{Header, Spool};
+use crate::tls::ClientTls;
+
+pub use self::auth::{Credentials, PasswordError};
 
 /// How long the reply to RSET may take: the results wait for it, and a new connection costs less than that.
 const RESET_TIMEOUT: Duration = Duration::from_secs(5);
@@ -49,6 +53,8 @@ pub enum Protocol {
 pub struct SmtpReleaseConfig {
     pub protocol: Protocol,
     pub address: Endpoint,
+    pub tls: Option<ClientTls>,
+    pub credentials: Option<Credentials>,
     /// Its host name is also what we call ourselves in EHLO.
     pub identity: Identity,
     /// Whether the original client is told by XFORWARD where the next hop offers it.

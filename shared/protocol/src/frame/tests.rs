@@ -3,7 +3,7 @@
 use std::fmt::Debug;
 use std::net::{IpAddr, Ipv4Addr};
 
-use gantry_mail::{BodyType, HeaderEdit, Notify, Peer, Recipient, Ret, SenderParameters};
+use gantry_mail::{BodyType, Came, HeaderEdit, Notify, Peer, Recipient, Ret, SenderParameters};
 use proptest::prelude::*;
 
 use super::*;
@@ -205,6 +205,8 @@ fn envelope() -> Envelope {
         peer: Peer {
             address: Some(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1))),
             helo: text("h"),
+            came: Came::Lmtp,
+            tls: true,
             xforward: vec![(text("NAME"), text("n"))],
         },
     }

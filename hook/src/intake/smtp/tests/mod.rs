@@ -12,6 +12,7 @@ mod data;
 mod interop;
 mod lmtp;
 mod session;
+mod tls;
 
 use std::fmt::Write as _;
 use std::io::Read as _;
@@ -33,6 +34,7 @@ use crate::disk::{Disk, RealDisk};
 use crate::intake::{Clock, Gate, IntakeEvent, unix_ms};
 use crate::release::{Offered, Protocol, TraceKey};
 use crate::spool::{Now, Options, Spool};
+use crate::tls::Stream;
 
 /// Everything that a test waits for comes long before, or never.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -63,6 +65,7 @@ fn intake(custody: IntakeCustody) -> SmtpIntake {
         peers: Network::LOOPBACK.to_vec(),
         xforward_from: Network::LOOPBACK.to_vec(),
         stray_cr_lf: StrayCrLf::Reject,
+        tls: None,
         limits: SmtpLimits::default(),
         timeouts: IntakeTimeouts::default(),
         offered: Offered::default(),
@@ -151,7 +154,7 @@ impl<D: Disk> Site<D> {
 
 /// Speaks bytes.
 struct Client {
-    stream: TcpStream,
+    stream: Stream,
     read: Vec<u8>,
 }
 
@@ -159,11 +162,12 @@ impl Client {
     async fn connect(address: std::net::SocketAddr) -> Self {
         let stream = soon(TcpStream::connect(address)).await.unwrap();
         stream.set_nodelay(true).unwrap();
-        Self { stream, read: Vec::new() }
+        Self { stream: Stream::Plain(stream), read: Vec::new() }
     }
 
     async fn send(&mut self, bytes: impl AsRef<[u8]>) {
         soon(self.stream.write_all(bytes.as_ref())).await.unwrap();
+        soon(self.stream.flush()).await.unwrap();
     }
 
     /// The next whole reply, its lines joined with `|`; empty when the connection ends.

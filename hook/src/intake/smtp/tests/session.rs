@@ -6,7 +6,7 @@ use tokio::net::TcpListener;
 
 use super::super::command::COMMAND_BYTES_MAX;
 use super::*;
-use crate::release::Capabilities;
+use crate::release::{ADDED_BYTES_MAX, Capabilities};
 
 #[tokio::test]
 async fn a_message_comes_in_with_all_that_was_said_of_it() {
@@ -65,7 +65,9 @@ async fn a_message_comes_in_with_all_that_was_said_of_it() {
 #[tokio::test]
 async fn only_what_the_way_out_takes_is_offered() {
     let intake = hook();
-    intake.offered.set(Capabilities { size: Some(1_000), ..Capabilities::default() });
+    intake
+        .offered
+        .set(Capabilities { size: Some(1_000 + ADDED_BYTES_MAX), ..Capabilities::default() });
     let offered = intake.offered.clone();
     let site = Site::start(intake).await;
     let mut client = site.client().await;

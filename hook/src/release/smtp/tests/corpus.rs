@@ -87,6 +87,7 @@ fn intake(site: &Site, stray_cr_lf: StrayCrLf) -> SmtpIntake {
         stray_cr_lf,
         limits: SmtpLimits::default(),
         timeouts: IntakeTimeouts::default(),
+        tls: None,
         offered: site.offered.clone(),
         clock: Clock::start(),
         trace: site.trace.clone(),

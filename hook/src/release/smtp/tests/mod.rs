@@ -11,6 +11,7 @@ mod corpus;
 mod faults;
 mod lmtp;
 mod sink;
+mod tls;
 mod transactions;
 
 use std::net::SocketAddr;
@@ -58,6 +59,8 @@ fn config(address: SocketAddr) -> SmtpReleaseConfig {
     SmtpReleaseConfig {
         protocol: Protocol::Smtp,
         address: Endpoint { host: address.ip().to_string(), port: address.port() },
+        tls: None,
+        credentials: None,
         identity: Identity {
             mailbox: "mail.box".into(),
             host_name: "mx1.example".into(),
@@ -137,7 +140,7 @@ fn envelope(recipients: &[&str]) -> Envelope {
         peer: Peer {
             address: "192.0.2.7".parse().ok(),
             helo: "client.example".into(),
-            xforward: Vec::new(),
+            ..Peer::default()
         },
         ..Envelope::default()
     }

@@ -4,7 +4,9 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
+
+use crate::tls::{ServerTls, Stream};
 
 /// What is done about a command; `.` stands for the end of the data, `` for a new connection.
 #[derive(Clone, Debug)]
@@ -41,7 +43,8 @@ struct Seen {
 
 struct Connection {
     number: usize,
-    stream: TcpStream,
+    stream: Stream,
+    tls: Option<ServerTls>,
     read: Vec<u8>,
     offers: &'static [&'static str],
     manners: Arc<Manners>,
@@ -53,6 +56,15 @@ impl Sink {
     /// `manners` is asked about each command, with the number of its connection, from one.
     pub(super) async fn start(
         offers: &'static [&'static str],
+        manners: impl Fn(usize, &str) -> Do + Send + Sync + 'static,
+    ) -> Self {
+        Self::start_with(offers, None, manners).await
+    }
+
+    /// With an answer to STARTTLS.
+    pub(super) async fn start_with(
+        offers: &'static [&'static str],
+        tls: Option<ServerTls>,
         manners: impl Fn(usize, &str) -> Do + Send + Sync + 'static,
     ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -68,7 +80,8 @@ impl Sink {
                 };
                 let connection = Connection {
                     number,
-                    stream,
+                    stream: Stream::Plain(stream),
+                    tls: tls.clone(),
                     read: Vec::new(),
                     offers,
                     manners: manners.clone(),
@@ -111,6 +124,8 @@ impl Connection {
             let upper = line.to_ascii_uppercase();
             let usual = match upper.split([' ', ':']).next().unwrap_or_default() {
                 "EHLO" | "LHLO" => self.greeting(),
+                "STARTTLS" => "220 go".into(),
+                "AUTH" => "235 2.7.0 welcome".into(),
                 "DATA" if self.recipients.is_empty() => "554 5.5.1 nobody".into(),
                 "DATA" => "354 go".into(),
                 "QUIT" => "221 bye".into(),
@@ -120,6 +135,14 @@ impl Connection {
             let (goes_on, code) = self.act_and_tell(&line, &usual).await;
             match upper.get(..4) {
                 Some("RCPT") if code == "250" => self.recipients.push(line),
+                Some("STAR") if code == "220" => {
+                    assert!(self.read.is_empty(), "something stands behind STARTTLS");
+                    let (Some(tls), Some(plain)) = (&self.tls, self.stream.take_plain()) else {
+                        return;
+                    };
+                    let Ok(stream) = tls.accept(plain).await else { return };
+                    self.stream = stream;
+                }
                 Some("MAIL" | "RSET") => self.recipients.clear(),
                 Some("DATA") if code == "354" && !self.data().await => return,
                 _ => {}
@@ -132,7 +155,8 @@ impl Connection {
 
     fn greeting(&self) -> String {
         let mut lines = vec!["sink.example"];
-        lines.extend(self.offers);
+        let in_the_clear = |offer: &&&str| **offer != "STARTTLS" || !self.stream.is_encrypted();
+        lines.extend(self.offers.iter().filter(in_the_clear));
         let last = lines.len() - 1;
         let each = lines.iter().enumerate();
         let each =
@@ -175,6 +199,7 @@ impl Connection {
             Do::Silence => std::future::pending().await,
         };
         let sent = self.stream.write_all(format!("{reply}\r\n").as_bytes()).await;
+        let sent = sent.and(self.stream.flush().await);
         (sent.is_ok(), reply.get(..3).unwrap_or_default().to_owned())
     }
 
