@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::path::Path;
 
-use gantry_link::{JoinError, NodeIdentity, Role};
+use gantry_link::{Authority, JoinError, NodeIdentity, Role};
 
 use crate::config::Config;
 use crate::exit::{self, Failure, failure, line};
@@ -14,9 +14,9 @@ use crate::exit::{self, Failure, failure, line};
 /// Whatever kept it from joining; the token is used up only where the other host has said yes.
 pub(super) fn join(config: &Config, token: &str, out: &mut dyn Write) -> Result<(), Failure> {
     let folder = &config.identity_dir;
-    if folder.join("ca.key").exists() {
+    if Authority::is_at(folder) {
         let text = format!(
-            "{} has an authority of its own (ca.key): this is the first host of its cluster, and a host is of one cluster",
+            "{} has an authority of its own: this is the first host of its cluster, and a host is of one cluster",
             folder.display()
         );
         return Err(Failure { code: exit::EX_USAGE, text });
@@ -48,6 +48,6 @@ pub(super) fn join(config: &Config, token: &str, out: &mut dyn Write) -> Result<
 
 /// Where the authority's key is, if this folder is that of a node that has joined.
 pub(super) fn elsewhere(folder: &Path) -> Option<String> {
-    let here = folder.join("ca.key").exists();
+    let here = Authority::is_at(folder);
     NodeIdentity::authority_host(folder).filter(|_| !here)
 }

@@ -140,7 +140,7 @@ fn authority(config: &Config) -> Result<Authority, Failure> {
         );
         return Err(Failure { code: exit::EX_NOINPUT, text });
     }
-    let missing = !folder.join("ca.pem").exists();
+    let missing = !Authority::is_at(folder);
     Authority::open(folder, gantry_link::system_clock()).map_err(|error| {
         let hint = if missing { "; `gantry-hook init` makes it" } else { "" };
         Failure { code: exit::EX_NOINPUT, text: format!("{error}{hint}") }

@@ -5,7 +5,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use gantry_link::{JoinError, NodeIdentity, fetch_revocations, renew, system_clock};
+use gantry_link::{JoinError, NodeIdentity, exchange_trust, renew, system_clock};
 
 /// How often the authority's host is asked: a revocation counts everywhere within this. A handshake each time.
 const ASK_EVERY: Duration = Duration::from_secs(10);
@@ -18,13 +18,13 @@ pub(super) async fn follow(target: String, folder: PathBuf, mut identity: NodeId
         let asked = if identity.is_due(&clock) {
             renew(&target, &folder, &identity, &clock).await.map(Some)
         } else {
-            fetch_revocations(&target, &folder, &identity, &clock).await
+            exchange_trust(&target, &folder, &identity, &clock).await
         };
         let told = match asked {
             Ok(newer) => {
                 if let Some(newer) = newer {
-                    let revocations = newer.revocations().number();
-                    tracing::info!(revocations, "took over what the authority's host says");
+                    let trust = newer.trust().number();
+                    tracing::info!(trust, "took over what the authority's host says");
                     identity = newer;
                 }
                 None
@@ -40,8 +40,8 @@ pub(super) async fn follow(target: String, folder: PathBuf, mut identity: NodeId
                     tracing::error!("{error}");
                 }
                 Some(error) => tracing::warn!(
-                    "{error}; this host goes on with the revocations that it knows (number {})",
-                    identity.revocations().number()
+                    "{error}; this host goes on with the trust list that it knows (number {})",
+                    identity.trust().number()
                 ),
             }
             trouble = text;

@@ -339,9 +339,9 @@ impl<D: Disk> Service<D> {
     /// Revocations and expiry take effect on live links too.
     fn check_links(&mut self) {
         if let Err(error) = self.server.reload_if_changed() {
-            tracing::error!("reload revocations: {error}");
+            tracing::error!("read the trust list: {error}");
         }
-        self.pool.set_revocations(self.server.revocations_number());
+        self.pool.set_revocations(self.server.trust_number());
         for linked in self.links.values() {
             if let Err(refusal) = self.server.check(linked.connection.identity()) {
                 tracing::warn!(worker = linked.connection.identity().name, %refusal, "link ended");

@@ -84,7 +84,7 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     let trace = Arc::new(trace_key(&config)?);
     tracing::info!(host = config.name, epoch, recovered = recovered.len(), "spool open");
     let mut pool = pool_of(&config, recovered, epoch, clock.now());
-    pool.set_revocations(server.revocations_number());
+    pool.set_revocations(server.trust_number());
     let (gate, intake) = Gate::new();
     let (requests, admin) = mpsc::channel(admin::REQUESTS_MAX);
     admin::listen(&config.spool, requests.clone())?;
@@ -190,8 +190,8 @@ fn restore_orders(config: &Config, pool: &mut Pool) -> Orders<RealDisk> {
 
 /// A host without the authority's key serves those who have joined already.
 fn open_authority(config: &Config) -> Result<Option<Arc<Authority>>, RunError> {
-    if !config.identity_dir.join("ca.key").exists() {
-        tracing::info!("no authority's key is here: nobody can join at this host");
+    if !Authority::is_at(&config.identity_dir) {
+        tracing::info!("the authority is elsewhere: nobody can join at this host");
         return Ok(None);
     }
     let authority = Authority::open(&config.identity_dir, gantry_link::system_clock())?;

@@ -19,12 +19,12 @@ use webpki::{EndEntityCert, Error, KeyUsage, anchor_from_trusted_cert};
 use crate::identity::{Identity, Role, Serial};
 use crate::name::{is_label, is_name};
 use crate::refusal::{CloseCode, Refusal, Span};
-use crate::revocation::Revocations;
+use crate::trust::{AuthorityId, Trust};
 
 /// How long a node's certificate lives, in seconds: 90 days.
 pub(crate) const NODE_SECONDS: u64 = 90 * 86_400;
 /// How long an authority lives, in seconds: ten years.
-const AUTHORITY_SECONDS: u64 = 3_650 * 86_400;
+pub(crate) const ROOT_SECONDS: u64 = 3_650 * 86_400;
 /// How far before its making a certificate begins, in seconds, for workers whose clocks are behind.
 const BACKDATED_SECONDS: u64 = 3_600;
 
@@ -43,14 +43,14 @@ pub(crate) fn issuer(key: KeyPair) -> Issuer<'static, KeyPair> {
     Issuer::new(authority_params(&key), key)
 }
 
-/// A new authority's own certificate.
+/// A new authority's own certificate, from an hour before `now` to its last second.
 pub(crate) fn authority_certificate(
     key: &KeyPair,
     now: u64,
+    expires: u64,
 ) -> Result<CertificateDer<'static>, rcgen::Error> {
     let mut params = authority_params(key);
-    let first = now.saturating_sub(BACKDATED_SECONDS);
-    set_validity(&mut params, (first, now.saturating_add(AUTHORITY_SECONDS)));
+    set_validity(&mut params, (now.saturating_sub(BACKDATED_SECONDS), expires));
     Ok(params.self_signed(key)?.der().clone())
 }
 
@@ -80,9 +80,9 @@ pub(crate) struct Request<'a> {
     pub(crate) valid: (u64, u64),
 }
 
-/// 90 days from `now`, and an hour before.
-pub(crate) fn validity(now: u64) -> (u64, u64) {
-    (now.saturating_sub(BACKDATED_SECONDS), now.saturating_add(NODE_SECONDS))
+/// 90 days from `now`, and an hour before; never longer than the authority lives.
+pub(crate) fn validity(now: u64, authority: u64) -> (u64, u64) {
+    (now.saturating_sub(BACKDATED_SECONDS), now.saturating_add(NODE_SECONDS).min(authority))
 }
 
 /// Signs a certificate for the holder of `key`.
@@ -126,26 +126,24 @@ pub(crate) fn new_serial() -> Result<Serial, ring::error::Unspecified> {
     Ok(Serial(bytes))
 }
 
-/// Who the holder of the first certificate in `chain` is: one of this authority's nodes, in time, not revoked, in this
+/// Who the holder of the first certificate in `chain` is: one of a trusted authority's nodes, in time, not revoked, in this
 /// role. The holder's possession of the key has been proved by the handshake.
 ///
 /// # Errors
 /// The first of the conditions that does not hold, as a sentence for both sides.
 pub(crate) fn verify(
     chain: &[CertificateDer<'_>],
-    authority: &CertificateDer<'_>,
+    trust: &Trust,
     role: Role,
-    revocations: &Revocations,
     now: u64,
 ) -> Result<Identity, Refusal> {
-    check_role(verify_any_role(chain, authority, revocations, now)?, role)
+    check_role(verify_any_role(chain, trust, now)?, role)
 }
 
 /// [`verify`] without the role.
 pub(crate) fn verify_any_role(
     chain: &[CertificateDer<'_>],
-    authority: &CertificateDer<'_>,
-    revocations: &Revocations,
+    trust: &Trust,
     now: u64,
 ) -> Result<Identity, Refusal> {
     let Some(own) = chain.first() else {
@@ -157,14 +155,22 @@ pub(crate) fn verify_any_role(
         Refusal::new(CloseCode::UnknownAuthority, text)
     };
     let own = EndEntityCert::try_from(own).map_err(unknown)?;
-    let anchors = [anchor_from_trusted_cert(authority).map_err(unknown)?];
+    let anchors = trust.authorities().iter();
+    let anchors: Result<Vec<_>, _> =
+        anchors.map(|authority| anchor_from_trusted_cert(&authority.certificate)).collect();
+    let anchors = anchors.map_err(unknown)?;
     let check = |now: u64| {
         let time = UnixTime::since_unix_epoch(Duration::from_secs(now));
         let usage = KeyUsage::client_auth();
-        own.verify_for_usage(&[ECDSA_P256_SHA256], &anchors, &[], time, usage, None, None).map(drop)
+        let path =
+            own.verify_for_usage(&[ECDSA_P256_SHA256], &anchors, &[], time, usage, None, None)?;
+        // An authority's name follows from its key.
+        let of = anchors.iter().position(|anchor| anchor.subject == path.anchor().subject);
+        Ok(of.and_then(|index| trust.authorities().get(index)))
     };
-    match check(now) {
-        Ok(()) => {}
+    let authority = match check(now) {
+        Ok(Some(authority)) => authority,
+        Ok(None) => return Err(unknown(Error::UnknownIssuer)),
         Err(Error::CertExpired { not_after, .. }) => {
             let ago = Span(now.saturating_sub(not_after.as_secs()));
             let text = format!("the certificate expired {ago} ago; join again, or set the clock");
@@ -176,18 +182,28 @@ pub(crate) fn verify_any_role(
             return Err(Refusal::new(CloseCode::NotYetValid, text));
         }
         Err(error) => return Err(unknown(error)),
+    };
+    // webpki does not look at a trusted one's end.
+    if authority.expires < now {
+        let ago = Span(now - authority.expires);
+        let text = format!("the authority of the certificate expired {ago} ago; join again");
+        return Err(Refusal::new(CloseCode::Expired, text));
     }
     // webpki tells the end of a certificate only where it lies in the past.
     let expires = match check(u64::MAX / 4) {
         Err(Error::CertExpired { not_after, .. }) => not_after.as_secs(),
         _ => now,
     };
-    let identity = read_identity(&own, expires)?;
-    revocations.check(&identity)?;
+    let identity = read_identity(&own, authority.id(), expires)?;
+    trust.check(&identity)?;
     Ok(identity)
 }
 
-fn read_identity(own: &EndEntityCert<'_>, expires: u64) -> Result<Identity, Refusal> {
+fn read_identity(
+    own: &EndEntityCert<'_>,
+    authority: AuthorityId,
+    expires: u64,
+) -> Result<Identity, Refusal> {
     let strange = || {
         let text = "the certificate is of this cluster's authority but is none for a node";
         Refusal::new(CloseCode::UnknownAuthority, text)
@@ -210,7 +226,7 @@ fn read_identity(own: &EndEntityCert<'_>, expires: u64) -> Result<Identity, Refu
     }
     let (name, role) = named.ok_or_else(strange)?;
     let serial = own.serial().try_into().map(Serial).map_err(|_| strange())?;
-    Ok(Identity { name, role, provides, serial, expires })
+    Ok(Identity { name, role, provides, serial, authority, expires })
 }
 
 fn check_role(identity: Identity, role: Role) -> Result<Identity, Refusal> {
@@ -234,7 +250,7 @@ pub(crate) fn check_name(identity: Identity, name: &str) -> Result<Identity, Ref
 }
 
 /// The public key in a certificate, where it is of our kind (P-256).
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub(crate) struct PublicKey(Vec<u8>);
 
 /// What stands before the point in the DER of a P-256 public key (RFC 5480 section 2).

@@ -188,8 +188,7 @@ async fn greet(
     options: &ConnectOptions,
 ) -> Result<(Welcome, WorkerLink), Failure> {
     let chain = transport::peer_chain(quic);
-    let (authority, revocations) = (&identity.authority, &identity.revocations);
-    let host = certificate::verify(&chain, authority, Role::Hook, revocations, (options.clock)())
+    let host = certificate::verify(&chain, &identity.trust, Role::Hook, (options.clock)())
         .map_err(Failure::HostRefused)?;
     let wire = Wire { quic: quic.clone(), peer: Arc::new(host) };
     let (mut sender, mut receiver) = wire.open().await?;

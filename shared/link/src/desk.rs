@@ -14,31 +14,34 @@ use crate::identity::Identity;
 use crate::join::{Answer, REQUEST_BYTES_MAX, Request};
 use crate::link::Closed;
 use crate::refusal::{CloseCode, Refusal};
-use crate::revocation::Revocations;
 use crate::server::{GREETING_TIME_MAX, said_nothing};
 use crate::transport;
+use crate::trust::{LIST_BYTES_MAX, Trust, TrustError};
 
 /// Joins under way at once: each writes files and makes a signature.
 const JOINS_MAX: usize = 4;
 /// Attempts in [`JOINS_WINDOW`], from all together. A secret has 256 bits, so this is not against guessing but against load.
 const JOINS_PER_WINDOW_MAX: u32 = 100;
 const JOINS_WINDOW: Duration = Duration::from_secs(10);
+/// Largest trust list of a peer whose own certificate does not count here: it may be of a newer root than this host knows, and
+/// its list then says so. That is one with several hundred revocations.
+const STRANGERS_LIST_BYTES_MAX: usize = 64 * 1024;
 
-/// Where the host serves those who join, and the cluster's nodes who renew or ask for the revocation list.
+/// Where the host serves those who join, and the cluster's nodes who renew or exchange trust lists.
 pub(crate) struct JoinDesk {
-    /// `None` where the authority's key is elsewhere.
+    /// `None` where the authority is elsewhere.
     authority: Option<Arc<Authority>>,
     /// The signed list that this host has.
-    revocations_path: PathBuf,
+    trust_path: PathBuf,
     places: Semaphore,
     /// Begin of the window at hand, and attempts in it.
     window: Mutex<(Instant, u32)>,
 }
 
 impl JoinDesk {
-    pub(crate) fn new(authority: Option<Arc<Authority>>, revocations_path: PathBuf) -> Self {
+    pub(crate) fn new(authority: Option<Arc<Authority>>, trust_path: PathBuf) -> Self {
         let window = Mutex::new((Instant::now(), 0));
-        Self { authority, revocations_path, places: Semaphore::new(JOINS_MAX), window }
+        Self { authority, trust_path, places: Semaphore::new(JOINS_MAX), window }
     }
 
     fn count_attempt(&self, now: Instant) -> Result<(), Refusal> {
@@ -55,7 +58,7 @@ impl JoinDesk {
     }
 }
 
-/// The host's side of a join, a renewal or a look at the revocation list. Gives who was certified, if anybody was.
+/// The host's side of a join, a renewal or an exchange of trust lists. Gives who was certified, if anybody was.
 /// `member` verifies that the peer is a node of the cluster.
 ///
 /// # Errors
@@ -67,10 +70,18 @@ pub(crate) async fn serve(
 ) -> Result<Option<Identity>, Refusal> {
     let strange = |text: &str| Refusal::new(CloseCode::Misbehaved, text);
     let shown = transport::peer_chain(quic);
-    let asked = timeout(GREETING_TIME_MAX, read_request(quic)).await;
+    let member = member();
+    let list_bytes_max = match &member {
+        Ok(_) => usize::try_from(LIST_BYTES_MAX).unwrap_or(usize::MAX),
+        Err(_) => STRANGERS_LIST_BYTES_MAX,
+    };
+    let asked =
+        timeout(GREETING_TIME_MAX, read_request(quic, REQUEST_BYTES_MAX + list_bytes_max)).await;
     let (mut send, request) = asked.unwrap_or_else(|_| Err(said_nothing()))?;
     let authority = match request {
-        Request::Revocations => member().map(|_| None)?,
+        Request::Trust => member.map(|_| None)?,
+        // Signed as it is, a list needs nobody's word for it.
+        Request::Newer { .. } => desk.count_attempt(Instant::now()).map(|()| None)?,
         Request::Join { .. } | Request::Renew => {
             let authority = desk.authority.as_ref().ok_or_else(no_authority)?;
             desk.count_attempt(Instant::now())?;
@@ -81,12 +92,13 @@ pub(crate) async fn serve(
     let Ok(_place) = desk.places.acquire().await else {
         return Err(strange("the host is shutting down"));
     };
-    let path = desk.revocations_path.clone();
-    let work = move || match authority {
-        Some(authority) => {
+    let path = desk.trust_path.clone();
+    let work = move || match (&request, authority) {
+        (_, Some(authority)) => {
             grant(&authority, &request, &shown).map(|(answer, identity)| (answer, Some(identity)))
         }
-        None => revocations(&path).map(|answer| (answer, None)),
+        (Request::Newer { list }, None) => keep(&path, list).map(|answer| (answer, None)),
+        (_, None) => trust(&path).map(|answer| (answer, None)),
     };
     let (answer, outcome) = match tokio::task::spawn_blocking(work).await {
         Ok(Ok((answer, identity))) => (answer, Ok(identity)),
@@ -101,7 +113,10 @@ pub(crate) async fn serve(
     outcome
 }
 
-async fn read_request(quic: &quinn::Connection) -> Result<(quinn::SendStream, Request), Refusal> {
+async fn read_request(
+    quic: &quinn::Connection,
+    bytes_max: usize,
+) -> Result<(quinn::SendStream, Request), Refusal> {
     let strange = |text: String| Refusal::new(CloseCode::Misbehaved, text);
     let (send, mut receive) = quic.accept_bi().await.map_err(|error| match error.into() {
         Closed::ByPeer { code, text } => {
@@ -109,7 +124,7 @@ async fn read_request(quic: &quinn::Connection) -> Result<(quinn::SendStream, Re
         }
         other => strange(format!("read the request: {other}")),
     })?;
-    let request = receive.read_to_end(REQUEST_BYTES_MAX).await;
+    let request = receive.read_to_end(bytes_max).await;
     let request = request.map_err(|error| strange(format!("read the request: {error}")))?;
     let request = postcard::from_bytes(&request);
     Ok((send, request.map_err(|_| strange("the request cannot be read".to_owned()))?))
@@ -121,11 +136,23 @@ fn no_authority() -> Refusal {
 }
 
 /// Reads the signed list: file work. It is signed, so whoever asked checks it.
-fn revocations(path: &Path) -> Result<Answer, Refusal> {
-    Revocations::read_text(path).map(|list| Answer::Revocations { list }).map_err(|error| {
+fn trust(path: &Path) -> Result<Answer, Refusal> {
+    Trust::read_text(path).map(|list| Answer::Trust { list }).map_err(|error| {
         tracing::error!("read {}: {error}", path.display());
-        Refusal::new(CloseCode::TokenRefused, "the host cannot read its revocation list")
+        Refusal::new(CloseCode::TokenRefused, "the host cannot read its trust list")
     })
+}
+
+/// Keeps a newer list, and answers with what then stands. The host takes it up as it does what a command has written.
+fn keep(path: &Path, list: &str) -> Result<Answer, Refusal> {
+    match Trust::keep_newer(path, list) {
+        Ok(_) => trust(path),
+        Err(TrustError::Read(error)) => {
+            tracing::error!("keep {}: {error}", path.display());
+            Err(Refusal::new(CloseCode::TokenRefused, "the host cannot keep the trust list"))
+        }
+        Err(error) => Err(Refusal::new(CloseCode::UnknownAuthority, error.to_string())),
+    }
 }
 
 /// Makes the certificate: file work.
@@ -136,6 +163,10 @@ fn grant(
 ) -> Result<(Answer, Identity), Refusal> {
     let told = |error: AuthorityError| match error {
         AuthorityError::Refused(refusal) => refusal,
+        offline @ AuthorityError::Offline { .. } => {
+            tracing::error!("certify a node: {offline}");
+            Refusal::new(CloseCode::TokenRefused, offline.to_string())
+        }
         other => {
             // The reason has paths of this host in it, which are not a stranger's to know.
             tracing::error!("certify a node: {other}");
@@ -148,12 +179,13 @@ fn grant(
     let issued = match request {
         Request::Join { secret, name } => authority.admit(secret, name, &key),
         Request::Renew => authority.renew(shown, &key),
-        Request::Revocations => return Err(no_authority()), // Answered without it.
+        // Answered without it.
+        Request::Trust | Request::Newer { .. } => return Err(no_authority()),
     };
     let issued = issued.map_err(told)?;
     let identity = authority.read(&issued)?;
-    let revocations = authority.revocations_text().map_err(told)?;
-    Ok((Answer::Granted { certificate: issued.to_vec(), revocations }, identity))
+    let trust = authority.trust_text().map_err(told)?;
+    Ok((Answer::Granted { certificate: issued.to_vec(), trust }, identity))
 }
 
 #[cfg(test)]
@@ -166,7 +198,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let clock = crate::system_clock();
         let authority = Authority::create(folder.path(), "mx1", clock).unwrap();
-        let desk = JoinDesk::new(Some(Arc::new(authority)), folder.path().join("revoked"));
+        let desk = JoinDesk::new(Some(Arc::new(authority)), folder.path().join("trust"));
         let now = desk.window.lock().unwrap().0;
         for _ in 0..JOINS_PER_WINDOW_MAX {
             desk.count_attempt(now).unwrap();

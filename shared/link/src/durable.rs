@@ -45,6 +45,12 @@ pub(crate) fn rename(from: &Path, to: &Path) -> io::Result<()> {
     sync_folder(to)
 }
 
+/// Removes a file and syncs its folder.
+pub(crate) fn remove(path: &Path) -> io::Result<()> {
+    fs::remove_file(path)?;
+    sync_folder(path)
+}
+
 /// Adds a line to a file and syncs it. A line that a crash has cut short stays one of its own.
 pub(crate) fn append_line(path: &Path, line: &str) -> io::Result<()> {
     let new = !path.exists();

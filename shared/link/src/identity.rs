@@ -11,11 +11,12 @@ use rcgen::KeyPair;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
+use crate::authority::Authority;
 use crate::certificate;
 use crate::durable::{self, Access};
 use crate::name::is_name;
 use crate::refusal::Refusal;
-use crate::revocation::{RevocationError, Revocations};
+use crate::trust::{self, AuthorityId, Trust, TrustError};
 
 /// Wall time in seconds since 1970, for certificates and tokens alone. Tests move it.
 pub type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
@@ -108,6 +109,8 @@ pub struct Identity {
     /// The needs that the holder was granted when its token was issued.
     pub provides: Vec<String>,
     pub serial: Serial,
+    /// Who has certified it.
+    pub authority: AuthorityId,
     /// The certificate's last second, in seconds since 1970.
     pub expires: u64,
 }
@@ -118,10 +121,8 @@ pub struct NodeIdentity {
     pub(crate) identity: Identity,
     pub(crate) certificate: CertificateDer<'static>,
     pub(crate) key: PrivateKeyDer<'static>,
-    pub(crate) authority: CertificateDer<'static>,
-    /// Empty where there is no list.
-    pub(crate) revocations: Revocations,
-    pub(crate) revocations_path: PathBuf,
+    pub(crate) trust: Trust,
+    pub(crate) trust_path: PathBuf,
 }
 
 /// How a folder of keys and certificates is of no use.
@@ -137,12 +138,12 @@ pub enum IdentityError {
         "{name:?} cannot be a name: use lower-case letters, digits, hyphens and dots; at most 64 bytes, and not \"ca\""
     )]
     NoName { name: String },
-    #[error("read {}: {source}", path.display())]
-    Revocations { path: PathBuf, source: RevocationError },
+    #[error("read {}: {source}; the file of any other node of the cluster does as well", path.display())]
+    Trust { path: PathBuf, source: TrustError },
 }
 
 impl NodeIdentity {
-    /// Reads `ca.pem`, `NAME.pem`, `NAME.key` and `revoked` in `folder`, and checks that they belong together and are good now.
+    /// Reads `NAME.pem`, `NAME.key` and `trust` in `folder`, and checks that they belong together and are good now.
     ///
     /// # Errors
     /// Names the file that is missing, unreadable, expired, of another role, or does not fit the others.
@@ -155,7 +156,6 @@ impl NodeIdentity {
         if !is_name(name) {
             return Err(IdentityError::NoName { name: name.chars().take(64).collect() });
         }
-        let authority = read_certificate(&folder.join("ca.pem"))?;
         let path = folder.join(format!("{name}.pem"));
         let certificate = read_certificate(&path)?;
         let key_path = folder.join(format!("{name}.key"));
@@ -169,15 +169,13 @@ impl NodeIdentity {
             let reason = format!("the key is not that of {}; join again", path.display());
             return Err(malformed(reason));
         }
-        let revocations_path = folder.join("revoked");
-        let revocations = Revocations::load(&revocations_path, &authority).map_err(|source| {
-            IdentityError::Revocations { path: revocations_path.clone(), source }
-        })?;
+        let trust_path = folder.join(trust::FILE);
+        let trust = load_trust(&trust_path)?;
         let chain = [certificate.clone()];
-        let identity = certificate::verify(&chain, &authority, role, &revocations, clock())
+        let identity = certificate::verify(&chain, &trust, role, clock())
             .and_then(|identity| certificate::check_name(identity, name))
             .map_err(|refusal| IdentityError::Refused { path, refusal })?;
-        Ok(Self { identity, certificate, key, authority, revocations, revocations_path })
+        Ok(Self { identity, certificate, key, trust, trust_path })
     }
 
     /// What the node's own certificate says.
@@ -185,17 +183,17 @@ impl NodeIdentity {
         &self.identity
     }
 
-    /// The revocations known when the identity was opened.
-    pub fn revocations(&self) -> &Revocations {
-        &self.revocations
+    /// What was trusted when the identity was opened.
+    pub fn trust(&self) -> &Trust {
+        &self.trust
     }
 
-    /// Whether a peer's certificate is not among the revocations; for links that stand.
+    /// Whether a peer's certificate still counts: not revoked, of an authority that is trusted; for links that stand.
     ///
     /// # Errors
     /// The reason, to close the link with.
     pub fn check(&self, peer: &Identity) -> Result<(), Refusal> {
-        self.revocations.check(peer)
+        self.trust.check(peer)
     }
 
     /// Where the host with the authority's key listens, as the token said that a node of this folder joined with; `None` in the
@@ -205,9 +203,9 @@ impl NodeIdentity {
         Some(text.trim().to_owned()).filter(|host| !host.is_empty())
     }
 
-    /// Whether the certificate has lived two thirds of its time and is to be renewed.
+    /// Whether the certificate is to be renewed: it has lived two thirds of its time, or there is a newer root.
     pub fn is_due(&self, clock: &Clock) -> bool {
-        self.identity.is_due(clock())
+        self.identity.is_due(clock()) || !self.trust.is_current(self.identity.authority)
     }
 
     /// Keeps a new key. It comes before its certificate: a crash in between leaves a pair that `open` refuses with the remedy.
@@ -216,30 +214,16 @@ impl NodeIdentity {
         durable::write(&folder.join(format!("{name}.key")), pem.as_bytes(), Access::Secret)
     }
 
-    /// Keeps the authority's certificate, and where it is. The authority's own folder has both already.
-    pub(crate) fn store_authority(
-        folder: &Path,
-        own: &CertificateDer<'_>,
-        host: &str,
-    ) -> io::Result<()> {
-        if folder.join("ca.key").exists() {
+    /// Keeps where the authority's host is. The authority's own folder needs no such thing.
+    pub(crate) fn store_authority(folder: &Path, host: &str) -> io::Result<()> {
+        if Authority::is_at(folder) {
             return Ok(());
         }
-        let (pem, host) = (certificate::to_pem(own), format!("{host}\n"));
-        durable::write(&folder.join("authority"), host.as_bytes(), Access::Public)?;
-        durable::write(&folder.join("ca.pem"), pem.as_bytes(), Access::Public)
+        durable::write(&folder.join("authority"), format!("{host}\n").as_bytes(), Access::Public)
     }
 
-    /// Keeps a certificate, and the revocation list that came with it where it is newer.
-    pub(crate) fn store(
-        folder: &Path,
-        name: &str,
-        own: &CertificateDer<'_>,
-        authority: &CertificateDer<'_>,
-        revocations: &str,
-    ) -> io::Result<()> {
-        Revocations::keep_newer(&folder.join("revoked"), revocations, authority)
-            .map_err(io::Error::other)?;
+    /// Keeps a certificate.
+    pub(crate) fn store(folder: &Path, name: &str, own: &CertificateDer<'_>) -> io::Result<()> {
         let pem = certificate::to_pem(own);
         durable::write(&folder.join(format!("{name}.pem")), pem.as_bytes(), Access::Public)
     }
@@ -254,6 +238,13 @@ impl Identity {
 
 /// Longest certificate or key file; ours have about one kilobyte.
 const PEM_BYTES_MAX: u64 = 64 * 1024;
+
+pub(crate) fn load_trust(path: &Path) -> Result<Trust, IdentityError> {
+    Trust::load(path).map_err(|source| match source {
+        TrustError::Read(source) => IdentityError::Read { path: path.to_owned(), source },
+        source => IdentityError::Trust { path: path.to_owned(), source },
+    })
+}
 
 pub(crate) fn read_certificate(path: &Path) -> Result<CertificateDer<'static>, IdentityError> {
     CertificateDer::from_pem_slice(read(path)?.as_bytes()).map_err(|error| {

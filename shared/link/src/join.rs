@@ -1,5 +1,5 @@
-//! How a node gets its certificate: it joins with a token, and later renews what it has. And how a node of the cluster,
-//! host or worker, gets a newer revocation list from a host.
+//! How a node gets its certificate: it joins with a token, and later renews what it has. And how the cluster's nodes, hosts
+//! and workers, exchange trust lists with a host.
 //!
 //! On a connection of its own (`gantry-join/1`). A joining node shows a bare certificate for its new key, which TLS makes it
 //! prove it has, and verifies the host by the fingerprint in its token. A node of the cluster shows its certificate as on a
@@ -12,19 +12,20 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
 
-use crate::certificate;
+use crate::authority::Authority;
+use crate::certificate::{self, PublicKey};
 use crate::client::{LinkError, dial, resolve};
-use crate::identity::{Clock, IdentityError, NodeIdentity, Role, read_certificate};
+use crate::identity::{Clock, IdentityError, NodeIdentity, Role, load_trust};
 use crate::link::{Closed, close};
 use crate::name::is_name;
 use crate::refusal::{CloseCode, Refusal, Span};
-use crate::revocation::{RevocationError, Revocations};
 use crate::token::{JoinToken, Secret, TokenError};
 use crate::transport::{self, ALPN_JOIN};
+use crate::trust::{self, Trust, TrustError, Trusted};
 
-/// Largest request: a secret and a name.
+/// Largest request: a secret and a name. A trust list comes on top.
 pub(crate) const REQUEST_BYTES_MAX: usize = 256;
-/// Largest answer: two certificates and a full revocation list.
+/// Largest answer: a certificate and a full trust list.
 const ANSWER_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// From the first packet to the certificate, for each address.
 const TIME_MAX: Duration = Duration::from_secs(30);
@@ -36,16 +37,18 @@ pub(crate) enum Request {
     Join { secret: Secret, name: String },
     /// Another 90 days of what its certificate says.
     Renew,
-    /// The host's revocation list, for a node of the cluster.
-    Revocations,
+    /// The host's trust list, for a node of the cluster.
+    Trust,
+    /// Here is a newer one.
+    Newer { list: String },
 }
 
 /// What the host answers.
 #[derive(Serialize, Deserialize)]
 pub(crate) enum Answer {
-    Granted { certificate: Vec<u8>, revocations: String },
+    Granted { certificate: Vec<u8>, trust: String },
     Refused { text: String },
-    Revocations { list: String },
+    Trust { list: String },
 }
 
 /// How a node got no certificate.
@@ -69,7 +72,7 @@ pub enum JoinError {
     Unreachable { host: String, reason: String },
     /// Another cluster's authority lies where the new identity was to be kept.
     #[error(
-        "join with the token: {folder} has the authority of another cluster (ca.key); use a folder of its own"
+        "join with the token: {folder} has the authority of another cluster; use a folder of its own"
     )]
     OtherAuthority { folder: String },
     #[error("make a key: {0}")]
@@ -78,6 +81,13 @@ pub enum JoinError {
     Store { folder: String, source: std::io::Error },
     #[error(transparent)]
     Identity(#[from] IdentityError),
+}
+
+impl JoinError {
+    /// The host's answer does not do.
+    fn useless(host: &str, reason: &impl std::fmt::Display) -> Self {
+        Self::Unreachable { host: host.to_owned(), reason: reason.to_string() }
+    }
 }
 
 /// Joins with a token's text: makes a key, has it certified by the host, and keeps both in `folder`. The key never travels.
@@ -99,12 +109,18 @@ pub async fn join(
     let own = (certificate::bare_certificate(&key)?, private);
     let request = Request::Join { secret: token.secret, name: name.to_owned() };
     let trust = |chain: &[CertificateDer<'static>]| pinned(chain, &token, clock());
-    let granted = Granted::of(&token.host, ask(&token.host, &own, &request, trust).await?)?;
+    let (answer, authority) = ask(&token.host, &own, &request, trust).await?;
+    let granted = Granted::of(&token.host, answer)?;
     let key = key.serialize_pem();
     NodeIdentity::store_key(folder, name, &key)
-        .and_then(|()| NodeIdentity::store_authority(folder, &granted.authority, &token.host))
-        .and_then(|()| granted.store(folder, name))
+        .and_then(|()| NodeIdentity::store_authority(folder, &token.host))
         .map_err(stored(folder))?;
+    match Trust::keep_first(&folder.join(trust::FILE), &granted.trust, &authority) {
+        Ok(()) => {}
+        Err(TrustError::Read(source)) => return Err(stored(folder)(source)),
+        Err(error) => return Err(JoinError::useless(&token.host, &error)),
+    }
+    NodeIdentity::store(folder, name, &granted.certificate).map_err(stored(folder))?;
     Ok(NodeIdentity::open(folder, name, role, clock)?)
 }
 
@@ -120,48 +136,80 @@ pub async fn renew(
     clock: &Clock,
 ) -> Result<NodeIdentity, JoinError> {
     let granted = Granted::of(target, ask_as(identity, target, &Request::Renew, clock).await?)?;
-    let (place, name) = (folder.to_owned(), identity.identity.name.clone());
+    keep_list(target, folder, &granted.trust).await?;
+    // What does not count must not take the place of what does.
+    let trust = load_trust(&folder.join(trust::FILE))?;
+    let own = &identity.identity;
+    let renewed = [granted.certificate];
+    certificate::verify(&renewed, &trust, own.role, clock())
+        .and_then(|renewed| certificate::check_name(renewed, &own.name))
+        .map_err(|refusal| JoinError::useless(target, &refusal))?;
+    let of_key = PublicKey::of(&identity.certificate);
+    if renewed.first().and_then(PublicKey::of) != of_key {
+        return Err(JoinError::useless(target, &"the new certificate is for another key"));
+    }
+    let (place, name) = (folder.to_owned(), own.name.clone());
     // Syncs wait for the disk.
-    let kept = tokio::task::spawn_blocking(move || granted.store(&place, &name)).await;
-    kept.unwrap_or_else(|broken| Err(broken.into())).map_err(stored(folder))?;
-    Ok(NodeIdentity::open(folder, &identity.identity.name, identity.identity.role, clock)?)
+    let kept = tokio::task::spawn_blocking(move || {
+        let [certificate] = renewed;
+        NodeIdentity::store(&place, &name, &certificate)
+    });
+    kept.await.unwrap_or_else(|broken| Err(broken.into())).map_err(stored(folder))?;
+    Ok(NodeIdentity::open(folder, &own.name, own.role, clock)?)
 }
 
-/// Asks a host of the cluster for its revocation list and keeps it in `folder` where it is signed and newer than the one there.
-/// Gives the identity with what the folder then says, if that is newer than what `identity` knows. The highest number wins, whoever
-/// it comes from.
+/// Exchanges trust lists with a host of the cluster: what it has that is newer is kept in `folder`, and what is newer here it is
+/// told. Gives the identity with what the folder then says, if that is newer than what `identity` knows. The highest number wins,
+/// whoever it comes from; a list says by itself whether it counts, so a host whose certificate does not (it may be of a newer root)
+/// is asked all the same.
 ///
 /// # Errors
 /// [`JoinError`]; also [`JoinError::Identity`] where the newer list revokes this node's own certificate.
-pub async fn fetch_revocations(
+pub async fn exchange_trust(
     target: &str,
     folder: &Path,
     identity: &NodeIdentity,
     clock: &Clock,
 ) -> Result<Option<NodeIdentity>, JoinError> {
-    let (answer, authority) = ask_as(identity, target, &Request::Revocations, clock).await?;
-    let Answer::Revocations { list } = answer else { return Err(strange(target)) };
-    let path = folder.join("revoked");
-    // Syncs wait for the disk.
-    let kept =
-        tokio::task::spawn_blocking(move || Revocations::keep_newer(&path, &list, &authority))
-            .await
-            .unwrap_or_else(|broken| Err(std::io::Error::from(broken).into()));
-    match kept {
-        Ok(_) => {}
-        Err(RevocationError::Read(source)) => return Err(stored(folder)(source)),
-        Err(useless) => {
-            let (host, reason) = (target.to_owned(), useless.to_string());
-            return Err(JoinError::Unreachable { host, reason });
+    let theirs = match ask_anybody(identity, target, &Request::Trust).await {
+        Ok(Answer::Trust { list }) => Some(list),
+        Ok(_) => return Err(strange(target)),
+        // It does not know our certificate: perhaps ours is the newer list.
+        Err(JoinError::Refused { refusal, .. }) if refusal.code == CloseCode::UnknownAuthority => {
+            None
         }
-    }
+        Err(error) => return Err(error),
+    };
+    let number = match &theirs {
+        Some(list) => keep_list(target, folder, list).await?,
+        None => 0,
+    };
     // Another process of the folder may have kept a newer one meanwhile.
-    let known = Revocations::load(&folder.join("revoked"), &identity.authority);
-    if known.is_ok_and(|known| known.number() <= identity.revocations.number()) {
+    let known = load_trust(&folder.join(trust::FILE))?;
+    if theirs.is_none() || known.number() > number {
+        let text = Trust::read_text(&folder.join(trust::FILE)).map_err(stored(folder))?;
+        ask_anybody(identity, target, &Request::Newer { list: text }).await?;
+    }
+    if known.number() <= identity.trust.number() {
         return Ok(None);
     }
     let own = &identity.identity;
     Ok(Some(NodeIdentity::open(folder, &own.name, own.role, clock)?))
+}
+
+/// Keeps a host's list where it is newer; gives its number.
+async fn keep_list(target: &str, folder: &Path, list: &str) -> Result<u64, JoinError> {
+    let (path, list) = (folder.join(trust::FILE), list.to_owned());
+    // Syncs wait for the disk.
+    let kept = tokio::task::spawn_blocking(move || {
+        let number = Trust::parse(&list)?.0.number();
+        Trust::keep_newer(&path, &list).map(|_| number)
+    });
+    match kept.await.unwrap_or_else(|broken| Err(std::io::Error::from(broken).into())) {
+        Ok(number) => Ok(number),
+        Err(TrustError::Read(source)) => Err(stored(folder)(source)),
+        Err(error) => Err(JoinError::useless(target, &error)),
+    }
 }
 
 /// What the holder can see for itself, before the host is asked.
@@ -181,11 +229,12 @@ fn check_token(token: &JoinToken, name: &str, role: Role, now: u64) -> Result<()
 
 /// Another cluster's authority must not be joined over.
 fn check_folder(token: &JoinToken, folder: &Path) -> Result<(), JoinError> {
-    if !folder.join("ca.key").exists() {
+    if !Authority::is_at(folder) {
         return Ok(());
     }
-    let own = read_certificate(&folder.join("ca.pem"))?;
-    if certificate::fingerprint(&own) == token.authority {
+    let own = load_trust(&folder.join(trust::FILE))?;
+    let pinned = |known: &Trusted| certificate::fingerprint(&known.certificate) == token.authority;
+    if own.authorities().iter().any(pinned) {
         return Ok(());
     }
     Err(JoinError::OtherAuthority { folder: folder.display().to_string() })
@@ -193,27 +242,16 @@ fn check_folder(token: &JoinToken, folder: &Path) -> Result<(), JoinError> {
 
 struct Granted {
     certificate: CertificateDer<'static>,
-    authority: CertificateDer<'static>,
-    revocations: String,
+    /// The host's list.
+    trust: String,
 }
 
 impl Granted {
-    fn of(
-        target: &str,
-        (answer, authority): (Answer, CertificateDer<'static>),
-    ) -> Result<Self, JoinError> {
-        let Answer::Granted { certificate, revocations } = answer else {
+    fn of(target: &str, answer: Answer) -> Result<Self, JoinError> {
+        let Answer::Granted { certificate, trust } = answer else {
             return Err(strange(target));
         };
-        Revocations::parse(&revocations, &authority).map_err(|error| JoinError::Unreachable {
-            host: target.to_owned(),
-            reason: error.to_string(),
-        })?;
-        Ok(Self { certificate: CertificateDer::from(certificate), authority, revocations })
-    }
-
-    fn store(&self, folder: &Path, name: &str) -> std::io::Result<()> {
-        NodeIdentity::store(folder, name, &self.certificate, &self.authority, &self.revocations)
+        Ok(Self { certificate: CertificateDer::from(certificate), trust })
     }
 }
 
@@ -222,29 +260,37 @@ fn strange(target: &str) -> JoinError {
     JoinError::Unreachable { host, reason }
 }
 
-/// Asks as a node of the cluster, which knows its hosts by the authority.
+/// Asks as a node of the cluster, which knows its hosts by their authority.
 async fn ask_as(
     identity: &NodeIdentity,
     target: &str,
     request: &Request,
     clock: &Clock,
-) -> Result<(Answer, CertificateDer<'static>), JoinError> {
+) -> Result<Answer, JoinError> {
     let own = (identity.certificate.clone(), identity.key.clone_key());
     let trust = |chain: &[CertificateDer<'static>]| {
-        let (authority, revocations) = (&identity.authority, &identity.revocations);
-        certificate::verify(chain, authority, Role::Hook, revocations, clock())?;
-        Ok(authority.clone())
+        certificate::verify(chain, &identity.trust, Role::Hook, clock()).map(drop)
     };
-    ask(target, &own, request, trust).await
+    ask(target, &own, request, trust).await.map(|(answer, ())| answer)
+}
+
+/// Asks whoever is there, for what proves itself.
+async fn ask_anybody(
+    identity: &NodeIdentity,
+    target: &str,
+    request: &Request,
+) -> Result<Answer, JoinError> {
+    let own = (identity.certificate.clone(), identity.key.clone_key());
+    ask(target, &own, request, |_| Ok(())).await.map(|(answer, ())| answer)
 }
 
 /// Asks at each of the target's addresses until one answers.
-async fn ask(
+async fn ask<T>(
     target: &str,
     own: &(CertificateDer<'static>, PrivateKeyDer<'static>),
     request: &Request,
-    trust: impl Fn(&[CertificateDer<'static>]) -> Result<CertificateDer<'static>, Refusal>,
-) -> Result<(Answer, CertificateDer<'static>), JoinError> {
+    trust: impl Fn(&[CertificateDer<'static>]) -> Result<T, Refusal>,
+) -> Result<(Answer, T), JoinError> {
     let unreachable = |reason: String| JoinError::Unreachable { host: target.to_owned(), reason };
     let addresses = resolve(target).await.map_err(|error| match error {
         LinkError::Unreachable { reason, .. } => unreachable(reason),
@@ -267,15 +313,15 @@ async fn ask(
     Err(last)
 }
 
-/// Verifies the host, and only then tells it anything. Gives the answer, if it is no refusal, and the authority.
-async fn exchange(
+/// Verifies the host, and only then tells it anything. Gives the answer, if it is no refusal, and what the verification gave.
+async fn exchange<T>(
     quic: &quinn::Connection,
     target: &str,
     request: &Request,
-    trust: &impl Fn(&[CertificateDer<'static>]) -> Result<CertificateDer<'static>, Refusal>,
-) -> Result<(Answer, CertificateDer<'static>), JoinError> {
+    trust: &impl Fn(&[CertificateDer<'static>]) -> Result<T, Refusal>,
+) -> Result<(Answer, T), JoinError> {
     let host = || target.to_owned();
-    let authority = trust(&transport::peer_chain(quic)).map_err(|refusal| {
+    let verified = trust(&transport::peer_chain(quic)).map_err(|refusal| {
         close(quic, &refusal);
         JoinError::HostRefused { host: host(), refusal }
     })?;
@@ -300,9 +346,7 @@ async fn exchange(
     };
     close(quic, &Refusal::new(CloseCode::Done, ""));
     match postcard::from_bytes(&answer) {
-        Ok(answer @ (Answer::Granted { .. } | Answer::Revocations { .. })) => {
-            Ok((answer, authority))
-        }
+        Ok(answer @ (Answer::Granted { .. } | Answer::Trust { .. })) => Ok((answer, verified)),
         Ok(Answer::Refused { text }) => {
             let refusal = Refusal::new(CloseCode::TokenRefused, text);
             Err(JoinError::Refused { host: host(), refusal })
@@ -319,10 +363,11 @@ fn pinned(
 ) -> Result<CertificateDer<'static>, Refusal> {
     let authority = chain.iter().find(|shown| certificate::fingerprint(shown) == token.authority);
     let authority = authority.cloned().ok_or_else(|| {
-        let text = "the host is not of the cluster that the token is of";
+        let text = "the host is not of the cluster that the token is of, or has a newer authority; ask for a new token";
         Refusal::new(CloseCode::UnknownAuthority, text)
     })?;
-    certificate::verify(chain, &authority, Role::Hook, &Revocations::default(), now)?;
+    let trust = Trust::new(authority.clone(), u64::MAX);
+    certificate::verify(chain, &trust, Role::Hook, now)?;
     Ok(authority)
 }
 

@@ -25,21 +25,23 @@ mod link;
 mod name;
 mod operator;
 mod refusal;
-mod revocation;
 mod server;
 mod stream;
 #[cfg(test)]
 mod tests;
 mod token;
 mod transport;
+mod trust;
 
-pub use authority::{Authority, AuthorityError, TokenRequest};
+pub use authority::{
+    Authority, AuthorityError, AuthorityState, IssuedCertificate, SealError, TokenRequest,
+};
 pub use backoff::Backoff;
 pub use client::{ConnectOptions, LinkError, connect};
 pub use identity::{
     Clock, Identity, IdentityError, NoRole, NodeIdentity, Role, Serial, system_clock,
 };
-pub use join::{JoinError, fetch_revocations, join, renew};
+pub use join::{JoinError, exchange_trust, join, renew};
 pub use link::{
     Closed, HostConnection, HostLink, HostReservationStream, WorkerConnection, WorkerLink,
     WorkerReservationStream,
@@ -47,8 +49,8 @@ pub use link::{
 pub use name::{NameMask, NoMask, is_name};
 pub use operator::{Asked, OperatorConnection, OperatorLink, connect_operator};
 pub use refusal::{CloseCode, Refusal};
-pub use revocation::{RevocationError, Revocations};
 pub use server::{Accepted, Incoming, Server, ServerError, ServerOptions, common_version};
 pub use stream::{BodyReader, BodyWriter, FrameReceiver, FrameSender, StreamError};
 pub use token::{JoinToken, TokenError};
 pub use transport::TlsError;
+pub use trust::{AuthorityId, AuthorityKind, Trust, TrustError};

@@ -124,9 +124,8 @@ pub async fn connect_operator(
             }
         };
         let chain = transport::peer_chain(&quic);
-        let (authority, revocations) = (&identity.authority, &identity.revocations);
         let now = (options.clock)();
-        let host = certificate::verify(&chain, authority, Role::Hook, revocations, now);
+        let host = certificate::verify(&chain, &identity.trust, Role::Hook, now);
         let host = host.map_err(|refusal| {
             close(&quic, &refusal);
             LinkError::HostRefused { target: target.to_owned(), refusal }

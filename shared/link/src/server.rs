@@ -10,7 +10,6 @@ use gantry_protocol::frame::{Hello, WorkerControl};
 use gantry_protocol::limits::{
     GRABBERS_MAX, NAME_BYTES_MAX, NEEDS_MAX, RESERVATIONS_PER_GRABBER_MAX, TEXT_BYTES_MAX, VERSIONS,
 };
-use rustls::pki_types::CertificateDer;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::timeout;
 use tracing::{debug, info, warn};
@@ -22,9 +21,9 @@ use crate::identity::{Clock, Identity, NodeIdentity, Role};
 use crate::link::{CONTROL_PRIORITY, Closed, HostConnection, HostLink, Wire, close};
 use crate::operator::{OPERATORS_MAX, OperatorLink};
 use crate::refusal::{CloseCode, Refusal};
-use crate::revocation::{RevocationError, Revocations};
 use crate::stream::StreamError;
 use crate::transport::{self, ALPN_JOIN, ALPN_OPERATOR, TlsError};
+use crate::trust::{Trust, TrustError};
 
 /// Connections that are between their first packet and their hello (or the end of a join) at once. Each costs a
 /// signature, so a flood of them must not fill the host.
@@ -103,14 +102,13 @@ impl Server {
         let local = endpoint.local_addr().map_err(bound)?;
         let (sender, incoming) = mpsc::channel(GREETINGS_MAX);
         let gate = Arc::new(Gate {
-            authority: identity.authority.clone(),
-            revocations: RwLock::new(identity.revocations.clone()),
-            revocations_path: identity.revocations_path.clone(),
-            stamp: Mutex::new(stamp(&identity.revocations_path)),
+            trust: RwLock::new(identity.trust.clone()),
+            trust_path: identity.trust_path.clone(),
+            stamp: Mutex::new(stamp(&identity.trust_path)),
             clock: options.clock,
             places: Arc::new(Semaphore::new(GRABBERS_MAX)),
             operators: Arc::new(Semaphore::new(OPERATORS_MAX)),
-            desk: JoinDesk::new(authority, identity.revocations_path.clone()),
+            desk: JoinDesk::new(authority, identity.trust_path.clone()),
         });
         let driver = tokio::spawn(drive(endpoint.clone(), Arc::clone(&gate), sender));
         Ok(Self { endpoint, local, gate, incoming, driver })
@@ -147,12 +145,12 @@ impl Server {
         self.incoming.len()
     }
 
-    /// Whether a peer's certificate still counts: not revoked, not expired. For live links, after each reload and now and then.
+    /// Whether a peer's certificate still counts: not revoked, not expired, of an authority that is trusted. For live links, after each reload and now and then.
     ///
     /// # Errors
     /// The reason, to close the link with.
     pub fn check(&self, identity: &Identity) -> Result<(), Refusal> {
-        self.gate.revocations().check(identity)?;
+        self.gate.trust().check(identity)?;
         if identity.expires < (self.gate.clock)() {
             let text = format!("the certificate of {} has expired; join again", identity.name);
             return Err(Refusal::new(CloseCode::Expired, text));
@@ -160,17 +158,17 @@ impl Server {
         Ok(())
     }
 
-    /// The number of the revocation list in use.
-    pub fn revocations_number(&self) -> u64 {
-        self.gate.revocations().number()
+    /// The number of the trust list in use.
+    pub fn trust_number(&self) -> u64 {
+        self.gate.trust().number()
     }
 
-    /// Reads the revocation list again where its file has changed, and says whether it has. Two system calls where not.
+    /// Reads the trust list again where its file has changed, and says whether it has. Two system calls where not.
     ///
     /// # Errors
     /// [`Self::reload`]'s.
-    pub fn reload_if_changed(&self) -> Result<bool, RevocationError> {
-        let now = stamp(&self.gate.revocations_path);
+    pub fn reload_if_changed(&self) -> Result<bool, TrustError> {
+        let now = stamp(&self.gate.trust_path);
         if *self.gate.stamp.lock().unwrap_or_else(PoisonError::into_inner) == now {
             return Ok(false);
         }
@@ -178,17 +176,17 @@ impl Server {
         Ok(true)
     }
 
-    /// Reads the revocation list again.
+    /// Reads the trust list again.
     ///
     /// # Errors
-    /// Where it is not signed by the authority, older than the one in use, or unreadable; the one in use stays.
-    pub fn reload(&self) -> Result<(), RevocationError> {
+    /// Where it is not signed by an authority, older than the one in use, or unreadable; the one in use stays.
+    pub fn reload(&self) -> Result<(), TrustError> {
         let gate = &self.gate;
         // Taken before reading: a change in between is then seen next time.
-        let now = stamp(&gate.revocations_path);
+        let now = stamp(&gate.trust_path);
         *gate.stamp.lock().unwrap_or_else(PoisonError::into_inner) = now;
-        let newer = Revocations::load(&gate.revocations_path, &gate.authority)?;
-        gate.revocations.write().unwrap_or_else(PoisonError::into_inner).replace(newer)
+        let newer = Trust::load(&gate.trust_path)?;
+        gate.trust.write().unwrap_or_else(PoisonError::into_inner).replace(newer)
     }
 
     /// Shows new peers a renewed certificate of this host (see [`Authority::renew_host`]). Links that stand are not touched.
@@ -219,8 +217,10 @@ impl Drop for Server {
 }
 
 fn host_config(identity: &NodeIdentity) -> Result<quinn::ServerConfig, TlsError> {
-    // The authority's certificate goes along, so that who joins can compare it with its token.
-    let chain = vec![identity.certificate.clone(), identity.authority.clone()];
+    // Its authority's certificate goes along, so that who joins can compare it with its token.
+    let authority = identity.trust.authority(identity.identity.authority);
+    let authority = authority.map(|authority| authority.certificate.clone());
+    let chain = [identity.certificate.clone()].into_iter().chain(authority).collect();
     transport::server_config(chain, identity.key.clone_key())
 }
 
@@ -232,9 +232,8 @@ pub fn common_version(peer_min: u16, peer_max: u16) -> Option<u16> {
 
 /// What every greeting looks at.
 struct Gate {
-    authority: CertificateDer<'static>,
-    revocations: RwLock<Revocations>,
-    revocations_path: PathBuf,
+    trust: RwLock<Trust>,
+    trust_path: PathBuf,
     /// The list's file as last read.
     stamp: Mutex<Stamp>,
     clock: Clock,
@@ -259,21 +258,21 @@ impl std::fmt::Debug for Gate {
 }
 
 impl Gate {
-    fn revocations(&self) -> std::sync::RwLockReadGuard<'_, Revocations> {
-        self.revocations.read().unwrap_or_else(PoisonError::into_inner)
+    fn trust(&self) -> std::sync::RwLockReadGuard<'_, Trust> {
+        self.trust.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn verify(&self, quic: &quinn::Connection, role: Role) -> Result<Identity, Refusal> {
         let chain = transport::peer_chain(quic);
         let now = (self.clock)();
-        certificate::verify(&chain, &self.authority, role, &self.revocations(), now)
+        certificate::verify(&chain, &self.trust(), role, now)
     }
 
     /// A node of the cluster, in whatever role.
     fn verify_member(&self, quic: &quinn::Connection) -> Result<Identity, Refusal> {
         let chain = transport::peer_chain(quic);
         let now = (self.clock)();
-        certificate::verify_any_role(&chain, &self.authority, &self.revocations(), now)
+        certificate::verify_any_role(&chain, &self.trust(), now)
     }
 }
 
@@ -312,7 +311,7 @@ async fn greet(incoming: quinn::Incoming, gate: &Gate, sender: &mpsc::Sender<Inc
         Some(ALPN_JOIN) => {
             match desk::serve(&quic, &gate.desk, || gate.verify_member(&quic)).await {
                 Ok(Some(identity)) => Ok(Incoming::Joined { remote, identity }),
-                Ok(None) => return debug!(%remote, "told the revocations"),
+                Ok(None) => return debug!(%remote, "exchanged trust lists"),
                 Err(refusal) => Err(refusal),
             }
         }

@@ -307,7 +307,8 @@ fn join_as_host(first: &Cluster, second: &Cluster, name: &str) {
             fs::remove_file(path).unwrap();
         }
     }
-    let _ = fs::remove_file(second.path().join("revoked"));
+    fs::remove_file(second.path().join("trust")).unwrap();
+    fs::remove_dir_all(second.path().join("ca")).unwrap();
     let config = fs::read_to_string(second.config()).unwrap();
     fs::write(second.config(), config.replace("name = \"mx1\"", &format!("name = \"{name}\"")))
         .unwrap();

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use gantry_link::{CloseCode, NodeIdentity, fetch_revocations, renew};
+use gantry_link::{CloseCode, NodeIdentity, exchange_trust, renew};
 use tokio::time::Instant;
 
 use super::Service;
@@ -29,10 +29,10 @@ impl Default for Certificates {
 
 impl Service {
     /// A host has welcomed us and said the number of its revocation list.
-    pub(super) fn look_after_certificates(&self, index: HostIndex, revocations: u64) {
+    pub(super) fn look_after_certificates(&self, index: HostIndex, trust: u64) {
         if self.identity.is_due(&gantry_link::system_clock()) {
             self.renew_at(index);
-        } else if revocations > self.identity.revocations().number() {
+        } else if trust != self.identity.trust().number() {
             self.fetch_at(index);
         }
     }
@@ -60,7 +60,7 @@ impl Service {
         if identity.identity().serial != known.identity().serial {
             tracing::info!("this worker's certificate was renewed");
         }
-        if identity.revocations().number() < known.revocations().number() {
+        if identity.trust().number() < known.trust().number() {
             return; // Overtaken by a newer answer.
         }
         for linked in self.hosts.iter().filter_map(|host| host.linked.as_ref()) {
@@ -78,14 +78,14 @@ impl Service {
         let (identity, actions) = (Arc::clone(&self.identity), self.actions.clone());
         tokio::spawn(async move {
             let clock = gantry_link::system_clock();
-            match fetch_revocations(&address, &folder, &identity, &clock).await {
+            match exchange_trust(&address, &folder, &identity, &clock).await {
                 Ok(None) => {}
                 Ok(Some(newer)) => {
-                    let revocations = newer.revocations().number();
-                    tracing::info!(revocations, "took over a newer revocation list");
+                    let trust = newer.trust().number();
+                    tracing::info!(trust, "took over a newer trust list");
                     let _ = actions.send(Action::Renewed(Box::new(newer))).await;
                 }
-                Err(error) => tracing::warn!("fetch revocations: {error}"),
+                Err(error) => tracing::warn!("exchange trust lists: {error}"),
             }
         });
     }

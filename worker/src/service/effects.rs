@@ -57,7 +57,7 @@ impl Service {
         // The hello says what is held now; until the welcome nothing of it changes but by ending.
         let (address, mut hello, scratch) =
             (host.address.clone(), host.grabber.hello(), self.scratch.clone());
-        hello.revocations = identity.revocations().number();
+        hello.revocations = identity.trust().number();
         tokio::spawn(async move {
             let options =
                 ConnectOptions { clock: gantry_link::system_clock(), time_max: LINK_TIME_MAX };

@@ -1,7 +1,7 @@
 //! Further hosts of a cluster, and how revocations reach them and the workers.
 
 use super::*;
-use crate::revocation::RevocationError;
+use crate::trust::{Trust, TrustError};
 
 /// A further host, which joined with a token of the first one.
 struct Further {
@@ -27,7 +27,7 @@ impl Further {
     async fn follow(&mut self, first: &Server) -> bool {
         let target = first.local_addr().to_string();
         let clock = system_clock();
-        let asked = fetch_revocations(&target, self.folder.path(), &self.identity, &clock);
+        let asked = exchange_trust(&target, self.folder.path(), &self.identity, &clock);
         let newer = within(asked).await.unwrap();
         let changed = self.server.reload_if_changed().unwrap();
         assert_eq!(changed, newer.is_some());
@@ -52,7 +52,7 @@ async fn a_further_host_serves_the_clusters_workers_and_certifies_nobody() {
     let cluster = Cluster::new();
     let mut first = cluster.server();
     let mut further = Further::join(&cluster, &mut first).await;
-    assert!(!further.folder.path().join("ca.key").exists(), "the authority's key has travelled");
+    assert!(!further.folder.path().join("ca").exists(), "the authority's key has travelled");
     let at = NodeIdentity::authority_host(further.folder.path());
     assert_eq!(at, Some(first.local_addr().to_string()));
 
@@ -95,7 +95,7 @@ async fn a_revocation_reaches_further_hosts_and_workers() {
 
     cluster.authority.revoke("pc-9").unwrap();
     assert!(further.follow(&first).await);
-    assert_eq!(further.server.revocations_number(), 1);
+    assert_eq!(further.server.trust_number(), 1);
     let refusal = further.server.check(revoked.identity()).unwrap_err();
     assert_eq!(refusal.code, CloseCode::Revoked);
     assert!(further.server.check(node.identity()).is_ok());
@@ -104,9 +104,9 @@ async fn a_revocation_reaches_further_hosts_and_workers() {
     // A worker may ask any host.
     let target = further.server.local_addr().to_string();
     let clock = system_clock();
-    let newer = within(fetch_revocations(&target, folder.path(), &node, &clock)).await.unwrap();
+    let newer = within(exchange_trust(&target, folder.path(), &node, &clock)).await.unwrap();
     let newer = newer.expect("the host's list is newer");
-    assert_eq!(newer.revocations().number(), 1);
+    assert_eq!(newer.trust().number(), 1);
     assert!(newer.check(revoked.identity()).is_err());
     assert!(newer.check(further.identity.identity()).is_ok());
 }
@@ -121,7 +121,7 @@ async fn a_revoked_host_is_known_as_such() {
     first.reload().unwrap();
 
     let (target, clock) = (first.local_addr().to_string(), system_clock());
-    let newer = within(fetch_revocations(&target, folder.path(), &node, &clock)).await.unwrap();
+    let newer = within(exchange_trust(&target, folder.path(), &node, &clock)).await.unwrap();
     let newer = newer.expect("the host's list is newer");
     assert_eq!(newer.check(&further.identity.identity).unwrap_err().code, CloseCode::Revoked);
     let target = further.server.local_addr().to_string();
@@ -129,7 +129,7 @@ async fn a_revoked_host_is_known_as_such() {
     assert!(error.to_string().contains("mx2 was revoked"), "{error}");
 
     let (target, own) = (first.local_addr().to_string(), further.folder.path());
-    let asked = fetch_revocations(&target, own, &further.identity, &clock);
+    let asked = exchange_trust(&target, own, &further.identity, &clock);
     let JoinError::Refused { refusal, .. } = within(asked).await.unwrap_err() else { panic!() };
     assert_eq!(refusal.code, CloseCode::Revoked);
 }
@@ -140,47 +140,44 @@ async fn only_the_clusters_nodes_are_told_the_revocations() {
     let mut first = cluster.server();
     let folder = tempfile::tempdir().unwrap();
     let (target, clock) = (first.local_addr().to_string(), system_clock());
-    let mut stranger = other.node("pc-1", Role::Worker);
-    let asked = fetch_revocations(&target, folder.path(), &stranger, &clock);
+    let stranger = other.node("pc-1", Role::Worker);
+    std::fs::copy(other.folder.path().join("trust"), folder.path().join("trust")).unwrap();
+    let asked = exchange_trust(&target, folder.path(), &stranger, &clock);
     let error = within(asked).await.unwrap_err();
-    assert!(matches!(error, JoinError::HostRefused { .. }), "{error}");
-    assert_eq!(refused(&mut first).await.code, CloseCode::UnknownAuthority);
-    // One that takes the host for its own all the same.
-    stranger.authority = cluster.host().authority;
-    let asked = fetch_revocations(&target, folder.path(), &stranger, &clock);
-    let JoinError::Refused { refusal, .. } = within(asked).await.unwrap_err() else { panic!() };
-    assert_eq!(refusal.code, CloseCode::UnknownAuthority);
-    assert!(!folder.path().join("revoked").exists());
+    // It offers its own list, for which nobody here vouches.
+    assert!(error.to_string().contains("not signed by this cluster's authority"), "{error}");
+    for _ in 0..2 {
+        assert_eq!(refused(&mut first).await.code, CloseCode::UnknownAuthority);
+    }
+    assert_eq!(Trust::load(&folder.path().join("trust")).unwrap(), stranger.trust);
 }
 
 #[test]
 fn a_list_is_kept_where_it_is_signed_and_newer() {
     let (cluster, other) = (Cluster::new(), Cluster::new());
-    let authority = cluster.host().authority;
+    let first = std::fs::read_to_string(cluster.folder.path().join("trust")).unwrap();
     let texts: Vec<String> = ["pc-1", "pc-2"]
         .iter()
         .map(|name| {
             cluster.node(name, Role::Worker);
             cluster.authority.revoke(name).unwrap();
-            cluster.authority.revocations_text().unwrap()
+            cluster.authority.trust_text().unwrap()
         })
         .collect();
     let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("revoked");
-    let keep = |text: &str| Revocations::keep_newer(&path, text, &authority);
+    let path = folder.path().join("trust");
+    std::fs::write(&path, first).unwrap();
+    let keep = |text: &str| Trust::keep_newer(&path, text);
     assert!(keep(&texts[1]).unwrap());
     assert!(!keep(&texts[0]).unwrap(), "an older list must not take its place");
     assert!(!keep(&texts[1]).unwrap());
     let forged = texts[1].replace("number 2", "number 9");
-    assert!(matches!(keep(&forged), Err(RevocationError::Signature)));
+    assert!(matches!(keep(&forged), Err(TrustError::Signature)));
     other.node("pc-1", Role::Worker);
     other.authority.revoke("pc-1").unwrap();
-    let foreign = other.authority.revocations_text().unwrap();
-    assert!(matches!(keep(&foreign), Err(RevocationError::Signature)));
-    assert_eq!(Revocations::load(&path, &authority).unwrap().number(), 2);
-    // What is of no use must not keep the good one out.
-    std::fs::write(&path, &foreign).unwrap();
-    assert!(keep(&texts[1]).unwrap());
+    let foreign = other.authority.trust_text().unwrap();
+    assert!(matches!(keep(&foreign), Err(TrustError::Signature)));
+    assert_eq!(Trust::load(&path).unwrap().number(), 2);
 }
 
 #[tokio::test]
@@ -188,10 +185,10 @@ async fn another_clusters_authority_is_not_joined_over() {
     let (cluster, other) = (Cluster::new(), Cluster::new());
     let first = cluster.server();
     let token = cluster.token_for(&first, "mx2", Role::Hook, 60);
-    let before = std::fs::read(other.folder.path().join("ca.pem")).unwrap();
+    let before = std::fs::read(other.folder.path().join("trust")).unwrap();
     let clock = system_clock();
     let joining = join(&token, other.folder.path(), "mx2", Role::Hook, &clock);
     let error = joining.await.unwrap_err();
     assert!(matches!(error, JoinError::OtherAuthority { .. }), "{error}");
-    assert_eq!(std::fs::read(other.folder.path().join("ca.pem")).unwrap(), before);
+    assert_eq!(std::fs::read(other.folder.path().join("trust")).unwrap(), before);
 }

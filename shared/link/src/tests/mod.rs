@@ -78,6 +78,12 @@ impl Cluster {
         NodeIdentity::open(self.folder.path(), "mx1", Role::Hook, &self.clock.clock()).unwrap()
     }
 
+    /// The authority's own key.
+    fn key_path(&self) -> std::path::PathBuf {
+        let id = self.authority.state().unwrap().last().unwrap().id;
+        self.folder.path().join("ca").join(format!("{id}.key"))
+    }
+
     fn server(&self) -> Server {
         self.server_at(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), &self.host())
     }
@@ -97,9 +103,8 @@ impl Cluster {
             identity: self.authority.read(&issued).unwrap(),
             certificate: issued,
             key: PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der())),
-            authority: host.authority,
-            revocations: Revocations::default(),
-            revocations_path: self.folder.path().join("none"),
+            trust: host.trust,
+            trust_path: self.folder.path().join("none"),
         }
     }
 

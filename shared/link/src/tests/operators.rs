@@ -75,7 +75,7 @@ async fn who_is_of_another_cluster_or_was_revoked_is_sent_away() {
     let (cluster, other) = (Cluster::new(), Cluster::new());
     let mut server = cluster.server();
     let mut stranger = other.node("alice", Role::Operator);
-    stranger.authority = cluster.host().authority;
+    stranger.trust = cluster.host().trust;
     let (_, refusal) = asks_in_vain(&mut server, &stranger).await;
     assert_eq!(refusal.code, CloseCode::UnknownAuthority);
     let alice = cluster.node("alice", Role::Operator);

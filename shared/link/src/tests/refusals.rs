@@ -54,7 +54,7 @@ async fn with_a_certificate_of_another_authority() {
     let mut server = cluster.server();
     let mut node = other.node("pc-1", Role::Worker);
     // It trusts the host; the host does not know it.
-    node.authority = cluster.host().authority;
+    node.trust = cluster.host().trust;
     let code = CloseCode::UnknownAuthority;
     host_refuses(&mut server, &node, &hello("pc-1"), code, "not one of this cluster's").await;
 }
@@ -89,9 +89,9 @@ async fn with_the_authoritys_own_certificate_in_place_of_a_nodes() {
     let cluster = Cluster::new();
     let mut server = cluster.server();
     let mut node = cluster.node("pc-1", Role::Worker);
-    let key = std::fs::read_to_string(cluster.folder.path().join("ca.key")).unwrap();
+    let key = std::fs::read_to_string(cluster.key_path()).unwrap();
     let key = rcgen::KeyPair::from_pem(&key).unwrap();
-    node.certificate = node.authority.clone();
+    node.certificate = node.trust.authorities()[0].certificate.clone();
     node.key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
     let (error, refusal) = both(&mut server, &node, &hello("pc-1"), &options()).await;
     assert_eq!(refusal.code, CloseCode::UnknownAuthority);
@@ -149,7 +149,7 @@ async fn with_a_revoked_certificate_and_its_live_link_ends() {
     let elsewhere = Authority::open(cluster.folder.path(), cluster.clock.clock()).unwrap();
     assert_eq!(elsewhere.revoke("pc-1").unwrap(), 1);
     assert!(server.reload_if_changed().unwrap());
-    assert_eq!(server.revocations_number(), 1);
+    assert_eq!(server.trust_number(), 1);
     let refusal = server.check(&identity).unwrap_err();
     assert_eq!(refusal.code, CloseCode::Revoked);
     host.connection.close(refusal.code, &refusal.text);

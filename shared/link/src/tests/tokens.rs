@@ -1,6 +1,7 @@
 //! Joining, and what tokens do not do.
 
 use super::*;
+use crate::trust::TrustError;
 
 async fn join_as(token: &str, folder: &TempDir, name: &str) -> Result<NodeIdentity, JoinError> {
     within(join(token, folder.path(), name, Role::Worker, &system_clock())).await
@@ -38,7 +39,7 @@ async fn a_token_makes_a_node_that_can_link() {
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
-        for key in [folder.path().join("pc-1.key"), cluster.folder.path().join("ca.key")] {
+        for key in [folder.path().join("pc-1.key"), cluster.key_path()] {
             let mode = std::fs::metadata(&key).unwrap().permissions().mode();
             assert_eq!(mode & 0o777, 0o600, "{}", key.display());
         }
@@ -250,7 +251,7 @@ fn an_authority_is_made_once_and_names_what_is_wrong() {
     assert!(error.to_string().contains("for the role hook"), "{error}");
     let error = NodeIdentity::open(folder, "../mx1", Role::Hook, &clock).unwrap_err();
     assert!(matches!(error, IdentityError::NoName { .. }));
-    std::fs::copy(folder.join("ca.key"), folder.join("mx1.key")).unwrap();
+    std::fs::copy(cluster.key_path(), folder.join("mx1.key")).unwrap();
     let error = NodeIdentity::open(folder, "mx1", Role::Hook, &clock).unwrap_err();
     assert!(error.to_string().contains("the key is not that of"), "{error}");
     let error = Authority::create(&folder.join("new"), "MX 1", clock).unwrap_err();
@@ -261,24 +262,21 @@ fn an_authority_is_made_once_and_names_what_is_wrong() {
 fn only_the_authority_revokes_and_a_list_never_goes_back() {
     let cluster = Cluster::new();
     let (one, two) = (cluster.node("pc-1", Role::Worker), cluster.node("pc-2", Role::Worker));
-    let path = cluster.folder.path().join("revoked");
-    let authority = cluster.host().authority;
+    let path = cluster.folder.path().join("trust");
     let text = || std::fs::read_to_string(&path).unwrap();
     assert_eq!(cluster.authority.revoke("pc-1").unwrap(), 1);
     let first = text();
     assert_eq!(cluster.authority.revoke(&two.identity.serial.to_string()).unwrap(), 1);
-    let list = Revocations::parse(&text(), &authority).unwrap();
-    assert_eq!((list.number(), list.len()), (2, 2));
+    let list = Trust::parse(&text()).unwrap().0;
+    assert_eq!((list.number(), list.revoked()), (2, 2));
     assert!(list.check(&one.identity).is_err() && list.check(&two.identity).is_err());
 
     let mut known = list;
-    let older = Revocations::parse(&first, &authority).unwrap();
-    assert!(matches!(known.replace(older), Err(RevocationError::Older { got: 1, known: 2 })));
+    let older = Trust::parse(&first).unwrap().0;
+    assert!(matches!(known.replace(older), Err(TrustError::Older { got: 1, known: 2 })));
     assert_eq!(known.number(), 2);
     let forged = text().replace("pc-1", "pc-3");
-    assert!(matches!(Revocations::parse(&forged, &authority), Err(RevocationError::Signature)));
-    let other = Cluster::new().host().authority;
-    assert!(matches!(Revocations::parse(&text(), &other), Err(RevocationError::Signature)));
+    assert!(matches!(Trust::parse(&forged), Err(TrustError::Signature)));
     let error = cluster.authority.revoke("pc-7").unwrap_err();
     assert!(matches!(error, AuthorityError::NothingToRevoke { .. }), "{error}");
 
@@ -287,10 +285,10 @@ fn only_the_authority_revokes_and_a_list_never_goes_back() {
     cluster.node("pc-4", Role::Worker);
     cluster.clock.forward(60 * DAY);
     assert_eq!(cluster.authority.revoke("pc-4").unwrap(), 1);
-    let list = Revocations::parse(&text(), &authority).unwrap();
-    assert_eq!((list.number(), list.len()), (3, 1));
-    std::fs::write(&path, "gantry revocations 1\n").unwrap();
+    let list = Trust::parse(&text()).unwrap().0;
+    assert_eq!((list.number(), list.revoked()), (3, 1));
+    std::fs::write(&path, "gantry trust 1\n").unwrap();
     let error =
         NodeIdentity::open(cluster.folder.path(), "mx1", Role::Hook, &cluster.clock.clock());
-    assert!(matches!(error, Err(IdentityError::Revocations { .. })), "{error:?}");
+    assert!(matches!(error, Err(IdentityError::Trust { .. })), "{error:?}");
 }
