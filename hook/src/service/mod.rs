@@ -4,6 +4,7 @@
 //! and on blocking threads (everything that touches the disk); what they find comes back as an [`Action`].
 
 mod action;
+pub(crate) mod certificates;
 mod effects;
 mod link;
 mod member;
@@ -12,11 +13,10 @@ mod start;
 mod ways;
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use gantry_link::{Authority, HostConnection, Incoming, NodeIdentity, Role, Serial, Server};
+use gantry_link::{HostConnection, Incoming, Server};
 use gantry_protocol::id::{MessageId, Session};
 use gantry_protocol::limits::CARRIED_EVERY;
 use gantry_protocol::pool::{Answer, LinkPeer, Pool};
@@ -33,11 +33,10 @@ use crate::intake::{Admission, Clock, Gate, IntakeEvent};
 use crate::release::{TraceKey, Way};
 use crate::spool::{Spool, SpoolError};
 use action::{Action, StreamKey};
+use certificates::Certificates;
 use link::{ControlOut, StreamOut};
 use operate::{Decision, outcome_of};
 
-/// How often the host's own certificate is looked at.
-const RENEWAL_EVERY: Duration = Duration::from_secs(3_600);
 /// How long a draining hook waits for what is being stored and released.
 const DRAIN_MAX: Duration = Duration::from_secs(30);
 /// How often a disk that could not store something is tried.
@@ -92,15 +91,6 @@ struct Linked {
     control: mpsc::Sender<ControlOut>,
     /// What had arrived when it was last looked at.
     frames_arrived: u64,
-}
-
-/// This host's own certificate, which is renewed at two thirds of its life.
-struct Certificates {
-    folder: PathBuf,
-    authority: Option<Arc<Authority>>,
-    /// Of the certificate in use.
-    serial: Serial,
-    looked: Instant,
 }
 
 /// What the loop waits for.
@@ -190,7 +180,7 @@ impl<D: Disk> Service<D> {
                 tracing::info!(
                     "told to read again: certificates and revocations; the rest needs a restart"
                 );
-                self.on_housekeeping();
+                self.look_again();
             }
             Action::Stop => self.on_stop(),
         }
@@ -277,13 +267,8 @@ impl<D: Disk> Service<D> {
         self.listen_at = None;
     }
 
-    /// The host's own certificate, revocations, and the certificates of live links.
     fn on_housekeeping(&mut self) {
-        if self.certificates.looked.elapsed() >= RENEWAL_EVERY {
-            self.certificates.looked = Instant::now();
-            self.renew();
-        }
-        self.check_links();
+        self.look_after_certificates();
         self.probe();
     }
 
@@ -309,44 +294,6 @@ impl<D: Disk> Service<D> {
                 self.gate.reopen();
             }
             Err(reason) => tracing::debug!(reason, "intake stays stopped"),
-        }
-    }
-
-    /// Files of a few kilobytes, once an hour: not worth a thread. Without the authority's key, [`member::follow`] renews.
-    fn renew(&mut self) {
-        let Certificates { folder, authority, serial, .. } = &mut self.certificates;
-        if let Some(authority) = authority
-            && let Err(error) = authority.renew_host(&self.name)
-        {
-            return tracing::error!("renew this host's certificate: {error}");
-        }
-        let clock = gantry_link::system_clock();
-        let renewed = match NodeIdentity::open(folder, &self.name, Role::Hook, &clock) {
-            Ok(identity) if identity.identity().serial == *serial => return,
-            Ok(identity) => {
-                *serial = identity.identity().serial;
-                Ok(self.server.use_identity(&identity))
-            }
-            Err(error) => Err(error),
-        };
-        match renewed {
-            Ok(Ok(())) => tracing::info!("this host's certificate was renewed"),
-            Ok(Err(error)) => tracing::error!("use the renewed certificate: {error}"),
-            Err(error) => tracing::error!("read the renewed certificate: {error}"),
-        }
-    }
-
-    /// Revocations and expiry take effect on live links too.
-    fn check_links(&mut self) {
-        if let Err(error) = self.server.reload_if_changed() {
-            tracing::error!("read the trust list: {error}");
-        }
-        self.pool.set_revocations(self.server.trust_number());
-        for linked in self.links.values() {
-            if let Err(refusal) = self.server.check(linked.connection.identity()) {
-                tracing::warn!(worker = linked.connection.identity().name, %refusal, "link ended");
-                linked.connection.close(refusal.code, &refusal.text);
-            }
         }
     }
 

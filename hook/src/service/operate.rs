@@ -45,7 +45,7 @@ impl<D: Disk> Service<D> {
                 self.begin(asked)
             }
             Request::Reload => {
-                self.on_housekeeping();
+                self.look_again();
                 answer(asked, Reply::Done);
             }
         }
@@ -289,7 +289,10 @@ impl<D: Disk> Service<D> {
     }
 
     fn status(&self) -> HookStatus {
+        let (certificates, warnings) = self.certificates_status();
         HookStatus {
+            certificates,
+            warnings,
             host: self.name.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             running: true,

@@ -18,8 +18,9 @@ use tokio::task::JoinError;
 use tokio::time::Instant;
 
 use super::action::ACTIONS_MAX;
+use super::certificates::Certificates;
 use super::ways::{self, Ways};
-use super::{Certificates, Inputs, Service, member};
+use super::{Inputs, Service, member};
 use crate::admin::{self, AdminError, Lives, Orders};
 use crate::audit::Audit;
 use crate::config::{self, Config, Custody, HookUnprocessed, UpstreamUnprocessed};
@@ -102,13 +103,18 @@ pub async fn run(config: Config) -> Result<(), RunError> {
         hangups: gantry_daemon::signals::hangups().map_err(RunError::Signals)?,
         housekeeping: tokio::time::interval(HOUSEKEEPING),
     };
-    let (serial, folder) = (identity.identity().serial, config.identity_dir);
+    let folder = config.identity_dir;
+    let certificates = Certificates::new(
+        folder.clone(),
+        authority.clone(),
+        &identity,
+        gantry_link::system_clock(),
+    );
     if authority.is_none()
         && let Some(target) = NodeIdentity::authority_host(&folder)
     {
-        tokio::spawn(member::follow(target, folder.clone(), identity));
+        tokio::spawn(member::follow(target, folder, identity));
     }
-    let certificates = Certificates { folder, authority, serial, looked: Instant::now() };
     let service = Service {
         certificates,
         name: config.name,
@@ -195,7 +201,13 @@ fn open_authority(config: &Config) -> Result<Option<Arc<Authority>>, RunError> {
         return Ok(None);
     }
     let authority = Authority::open(&config.identity_dir, gantry_link::system_clock())?;
-    authority.renew_host(&config.name)?;
+    match authority.renew_host(&config.name) {
+        // The certificate may still do; if not, it is refused with its reason.
+        Err(AuthorityError::Offline { ended }) => {
+            tracing::error!("renew this host's certificate: {}", AuthorityError::Offline { ended });
+        }
+        renewed => drop(renewed?),
+    }
     Ok(Some(Arc::new(authority)))
 }
 

@@ -26,6 +26,7 @@ mod name;
 mod operator;
 mod refusal;
 mod server;
+mod standing;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -33,9 +34,7 @@ mod token;
 mod transport;
 mod trust;
 
-pub use authority::{
-    Authority, AuthorityError, AuthorityState, IssuedCertificate, SealError, TokenRequest,
-};
+pub use authority::{Authority, AuthorityError, IssuedCertificate, SealError, TokenRequest};
 pub use backoff::Backoff;
 pub use client::{ConnectOptions, LinkError, connect};
 pub use identity::{
@@ -50,7 +49,8 @@ pub use name::{NameMask, NoMask, is_name};
 pub use operator::{Asked, OperatorConnection, OperatorLink, connect_operator};
 pub use refusal::{CloseCode, Refusal};
 pub use server::{Accepted, Incoming, Server, ServerError, ServerOptions, common_version};
+pub use standing::{Reminder, Standing};
 pub use stream::{BodyReader, BodyWriter, FrameReceiver, FrameSender, StreamError};
 pub use token::{JoinToken, TokenError};
 pub use transport::TlsError;
-pub use trust::{AuthorityId, AuthorityKind, Trust, TrustError};
+pub use trust::{AuthorityId, AuthorityKind, AuthorityState, Trust, TrustError};

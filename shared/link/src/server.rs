@@ -23,7 +23,7 @@ use crate::operator::{OPERATORS_MAX, OperatorLink};
 use crate::refusal::{CloseCode, Refusal};
 use crate::stream::StreamError;
 use crate::transport::{self, ALPN_JOIN, ALPN_OPERATOR, TlsError};
-use crate::trust::{Trust, TrustError};
+use crate::trust::{AuthorityState, Trust, TrustError};
 
 /// Connections that are between their first packet and their hello (or the end of a join) at once. Each costs a
 /// signature, so a flood of them must not fill the host.
@@ -156,6 +156,11 @@ impl Server {
             return Err(Refusal::new(CloseCode::Expired, text));
         }
         Ok(())
+    }
+
+    /// The authorities that are trusted, oldest first.
+    pub fn authorities(&self) -> Vec<AuthorityState> {
+        self.gate.trust().state()
     }
 
     /// The number of the trust list in use.

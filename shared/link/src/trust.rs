@@ -107,6 +107,19 @@ impl fmt::Debug for AuthorityId {
     }
 }
 
+/// An authority as a host sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuthorityState {
+    pub id: AuthorityId,
+    pub kind: AuthorityKind,
+    /// Its last second, in seconds since 1970.
+    pub expires: u64,
+    /// Whether nodes keep its certificates; else they move to the newer one.
+    pub current: bool,
+    /// Whether its key is in the folder.
+    pub has_key: bool,
+}
+
 /// A certificate as the authority's books have it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Entry {
@@ -161,6 +174,18 @@ impl Trust {
     /// How many certificates are revoked that have not expired.
     pub fn revoked(&self) -> usize {
         self.revoked.len()
+    }
+
+    /// The authorities, oldest first, as a node knows them that has none of their keys.
+    pub fn state(&self) -> Vec<AuthorityState> {
+        let state = |authority: &Trusted| AuthorityState {
+            id: authority.id(),
+            kind: authority.kind,
+            expires: authority.expires,
+            current: self.is_current(authority.id()),
+            has_key: false,
+        };
+        self.authorities.iter().map(state).collect()
     }
 
     pub(crate) fn authorities(&self) -> &[Trusted] {

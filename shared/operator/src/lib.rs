@@ -198,8 +198,34 @@ pub struct HookStatus {
     /// Why no mail is taken, if so.
     pub intake_stopped: Option<String>,
     pub mailboxes: Vec<String>,
+    /// What somebody should look at, a sentence each; empty is what monitoring waits for.
+    #[serde(default)]
+    pub warnings: Vec<String>,
+    /// The authorities that are trusted, this host's certificate, and those of the workers that are linked.
+    #[serde(default)]
+    pub certificates: Vec<CertificateStatus>,
     #[serde(flatten)]
     pub pool: Status,
+}
+
+/// A certificate and its end.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CertificateStatus {
+    /// The node's name; an authority's id.
+    pub name: String,
+    /// `hook`, `worker`, `operator`; `root` or `issuing` for an authority.
+    pub role: String,
+    /// Its last second, in seconds since 1970.
+    pub expires_unix_s: u64,
+    /// `good`, `due` (renewal or rotation is), `urgent`, `expired`.
+    pub standing: String,
+    /// The id of the authority that has issued it; its own for an authority.
+    pub authority: String,
+    /// Whether its authority is one that nodes keep; else it moves to the newer one.
+    pub current: bool,
+    /// What else there is to say.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub note: String,
 }
 
 /// Messages of one host.

@@ -7,7 +7,7 @@ use gantry_protocol::pool::{MessageStatus, WorkerStatus};
 use gantry_protocol::profile::Profile;
 
 use crate::table::{Table, printable, span};
-use crate::{Aside, ListedMessage, MessageLife, ShownMessage, Step};
+use crate::{Aside, CertificateStatus, ListedMessage, MessageLife, ShownMessage, Step};
 
 /// How a worker is, in a few words.
 pub fn readiness(worker: &WorkerStatus) -> String {
@@ -63,6 +63,27 @@ pub fn recipients(all: &[String]) -> String {
 /// Why a message is where it is: the last reason.
 pub fn why(message: &MessageStatus) -> &str {
     message.reasons.last().map(String::as_str).unwrap_or_default()
+}
+
+/// Authorities and certificates of one host, as rows of a table that [`certificates_table`] began.
+pub fn certificates(table: &mut Table, host: &str, certificates: &[CertificateStatus]) {
+    for one in certificates {
+        table.push([
+            host,
+            &one.role,
+            &one.name,
+            &date::rfc3339(one.expires_unix_s.saturating_mul(1_000)),
+            &one.standing,
+            if one.current { "" } else { "former" },
+            &one.note,
+        ]);
+    }
+}
+
+/// A table for [`certificates`].
+pub fn certificates_table() -> Table {
+    let heading = ["HOST", "CERTIFICATE", "NAME", "EXPIRES (UTC)", "STANDING", "AUTHORITY", "NOTE"];
+    Table::new("certificate", heading)
 }
 
 /// Messages that were set aside, as a table.

@@ -42,8 +42,10 @@ pub(super) enum Action {
     Probed(Vec<ModuleProfile>),
     /// The policy file has changed and has no mistake.
     Policy(Arc<Policy>),
-    /// The worker's own certificate was renewed.
-    Renewed(Box<NodeIdentity>),
+    /// The worker's own certificate was renewed, or its trust list is newer.
+    Renewed(Arc<NodeIdentity>),
+    /// The reason, from the last host that was asked.
+    RenewalFailed(String),
     /// Time to look at the progress of what is being processed.
     Progress,
     Timeout,

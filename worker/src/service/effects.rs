@@ -86,6 +86,7 @@ impl Service {
             tracing::warn!(host = host.address, "{text}");
             host.last_refusal = Some(text);
         }
+        self.look_after_refusal(index, error);
         self.dial_later(index);
     }
 

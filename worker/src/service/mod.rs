@@ -175,7 +175,8 @@ impl Service {
             Action::Processed(key, processed) => self.on_processed(key, *processed),
             Action::Probed(modules) => self.on_probed(modules),
             Action::Policy(policy) => self.on_policy(policy),
-            Action::Renewed(identity) => self.on_renewed(*identity),
+            Action::Renewed(identity) => self.on_renewed(identity),
+            Action::RenewalFailed(told) => self.on_renewal_failed(told),
             Action::Progress => self.on_progress(),
             Action::Timeout => {
                 self.hosts.iter_mut().for_each(|host| host.grabber.handle_timeout(now))

@@ -14,26 +14,13 @@ use super::{Authority, AuthorityError, KEYS, file};
 use crate::certificate;
 use crate::durable::{self, Access};
 use crate::identity::{Identity, IdentityError, Role, read};
-use crate::trust::{AuthorityId, AuthorityKind, Trust, Trusted};
+use crate::trust::{AuthorityId, AuthorityKind, AuthorityState, Trust, Trusted};
 
 /// The authority that signs now, with its key.
 pub(super) struct Signer {
     pub(super) trust: Trust,
     pub(super) authority: Trusted,
     pub(super) issuer: Issuer<'static, KeyPair>,
-}
-
-/// An authority as its host sees it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AuthorityState {
-    pub id: AuthorityId,
-    pub kind: AuthorityKind,
-    /// Its last second, in seconds since 1970.
-    pub expires: u64,
-    /// Whether nodes keep its certificates; else they move to the newer one.
-    pub current: bool,
-    /// Whether its key is in the folder.
-    pub has_key: bool,
 }
 
 /// The newest certificate of a node, by the authority's books.
@@ -69,15 +56,11 @@ impl Authority {
     /// # Errors
     /// Where the list cannot be read.
     pub fn state(&self) -> Result<Vec<AuthorityState>, AuthorityError> {
-        let trust = self.trust()?;
-        let state = |authority: &Trusted| AuthorityState {
-            id: authority.id(),
-            kind: authority.kind,
-            expires: authority.expires,
-            current: trust.is_current(authority.id()),
-            has_key: self.key_path(authority.id()).exists(),
-        };
-        Ok(trust.authorities().iter().map(state).collect())
+        let mut state = self.trust()?.state();
+        for authority in &mut state {
+            authority.has_key = self.key_path(authority.id).exists();
+        }
+        Ok(state)
     }
 
     /// The newest certificate of each node, without the expired and the revoked; by role and name.

@@ -23,7 +23,7 @@ use gantry_protocol::limits::NEEDS_MAX;
 use rcgen::{KeyPair, PublicKeyData};
 use rustls::pki_types::CertificateDer;
 
-pub use keys::{AuthorityState, IssuedCertificate};
+pub use keys::IssuedCertificate;
 pub use seal::SealError;
 
 use self::keys::Signer;

@@ -9,6 +9,7 @@
 mod hosts;
 mod operators;
 mod refusals;
+mod rotation;
 mod streams;
 mod tokens;
 
