@@ -171,24 +171,23 @@ pub async fn exchange_trust(
     identity: &NodeIdentity,
     clock: &Clock,
 ) -> Result<Option<NodeIdentity>, JoinError> {
-    let theirs = match ask_anybody(identity, target, &Request::Trust).await {
-        Ok(Answer::Trust { list }) => Some(list),
+    let asked = ask_anybody(identity, target, &Request::Trust).await;
+    let theirs = match &asked {
+        Ok(Answer::Trust { list }) => Some(keep_list(target, folder, list).await?),
         Ok(_) => return Err(strange(target)),
         // It does not know our certificate: perhaps ours is the newer list.
         Err(JoinError::Refused { refusal, .. }) if refusal.code == CloseCode::UnknownAuthority => {
             None
         }
-        Err(error) => return Err(error),
-    };
-    let number = match &theirs {
-        Some(list) => keep_list(target, folder, list).await?,
-        None => 0,
+        Err(_) => return asked.map(|_| None),
     };
     // Another process of the folder may have kept a newer one meanwhile.
     let known = load_trust(&folder.join(trust::FILE))?;
-    if theirs.is_none() || known.number() > number {
-        let text = Trust::read_text(&folder.join(trust::FILE)).map_err(stored(folder))?;
-        ask_anybody(identity, target, &Request::Newer { list: text }).await?;
+    if theirs.is_none_or(|number| known.number() > number) {
+        let list = Trust::read_text(&folder.join(trust::FILE)).map_err(stored(folder))?;
+        let told = ask_anybody(identity, target, &Request::Newer { list }).await;
+        // Where that changes nothing, the first refusal says more.
+        told.or(asked)?;
     }
     if known.number() <= identity.trust.number() {
         return Ok(None);

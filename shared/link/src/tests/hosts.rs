@@ -143,11 +143,13 @@ async fn only_the_clusters_nodes_are_told_the_revocations() {
     let stranger = other.node("pc-1", Role::Worker);
     std::fs::copy(other.folder.path().join("trust"), folder.path().join("trust")).unwrap();
     let asked = exchange_trust(&target, folder.path(), &stranger, &clock);
-    let error = within(asked).await.unwrap_err();
-    // It offers its own list, for which nobody here vouches.
-    assert!(error.to_string().contains("not signed by this cluster's authority"), "{error}");
-    for _ in 0..2 {
-        assert_eq!(refused(&mut first).await.code, CloseCode::UnknownAuthority);
+    let JoinError::Refused { refusal, .. } = within(asked).await.unwrap_err() else { panic!() };
+    assert_eq!(refusal.code, CloseCode::UnknownAuthority);
+    assert!(refusal.text.contains("join with a token"), "{refusal}");
+    // It has also offered its own list, for which nobody here vouches.
+    for told in ["join with a token", "not signed by this cluster's authority"] {
+        let refusal = refused(&mut first).await;
+        assert!(refusal.text.contains(told), "{refusal}");
     }
     assert_eq!(Trust::load(&folder.path().join("trust")).unwrap(), stranger.trust);
 }

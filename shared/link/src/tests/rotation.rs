@@ -31,7 +31,8 @@ impl Node {
             return Ok(false);
         }
         self.identity = within(renew(&target, path, &self.identity, &clock)).await?;
-        assert!(matches!(within(server.accept()).await, Some(Incoming::Joined { .. })));
+        // What was refused before may have come later.
+        while !matches!(within(server.accept()).await.unwrap(), Incoming::Joined { .. }) {}
         Ok(true)
     }
 
@@ -87,9 +88,6 @@ async fn two_roots_are_trusted_until_the_former_is_retired() {
     // The host is not known by the new root before its list is; then the node moves, far from its two thirds.
     let error = node.links(&cluster, &mut server).await.unwrap_err();
     assert!(matches!(error, LinkError::HostRefused { .. }), "{error}");
-    while server.waiting() > 0 {
-        server.accept().await;
-    }
     assert!(node.look(&cluster, &mut server).await.unwrap());
     assert_eq!(node.identity.identity.authority, new);
     node.links(&cluster, &mut server).await.unwrap();
@@ -101,7 +99,6 @@ async fn two_roots_are_trusted_until_the_former_is_retired() {
     let joining = join(&void, folder.path(), "pc-3", Role::Worker, &clock);
     let error = within(joining).await.unwrap_err();
     assert!(error.to_string().contains("ask for a new token"), "{error}");
-    refused(&mut server).await;
 
     // Who was away comes back with its old certificate, within its life.
     let error = cluster.authority.retire(false).unwrap_err();
@@ -145,7 +142,7 @@ async fn who_slept_through_the_whole_rotation_joins_again() {
     let clock = cluster.clock.clock();
     let joining = join(&token, away.folder.path(), "pc-2", Role::Worker, &clock);
     away.identity = within(joining).await.unwrap();
-    assert!(matches!(within(server.accept()).await, Some(Incoming::Joined { .. })));
+    while !matches!(within(server.accept()).await.unwrap(), Incoming::Joined { .. }) {}
     away.links(&cluster, &mut server).await.unwrap();
 }
 
