@@ -166,3 +166,60 @@ fn check_tells_the_digest_the_notes_and_the_mistakes() {
     let error = run(folder.path(), &["check"]).unwrap_err();
     assert_eq!(error.lines().count(), 5, "{error}");
 }
+
+const NOTICES: &str = r#"
+postmaster = "postmaster@example.com"
+
+[[notice]]
+name = "infected"
+to = ["postmaster", "sender"]
+from = "gantry@example.com"
+subject = "{answer}: {subject}"
+text = "{findings} in a message from {sender}"
+
+[[rule]]
+name = "tell"
+when.found = ["virus"]
+notify = ["infected"]
+"#;
+
+#[test]
+fn notices_are_shown_and_their_mistakes_are_told() {
+    let folder = folder();
+    let (postmaster, rest) = NOTICES.split_once("\n\n").unwrap();
+    let write = |rest: &str| {
+        let text = format!("{postmaster}\n{OUTCOMES}{rest}");
+        std::fs::write(folder.path().join("policy.toml"), text).unwrap();
+    };
+    write(rest);
+    let checked = run(folder.path(), &["policy", "check", "policy.toml"]).unwrap();
+    assert!(checked.contains("note: notice \"infected\" goes to senders"), "{checked}");
+    assert!(checked.contains("[mailbox.originated]"), "{checked}");
+
+    let message = format!("Subject: hello\n\n{WORM}\n");
+    std::fs::write(folder.path().join("worm.eml"), message).unwrap();
+    std::fs::write(folder.path().join("clean.eml"), "Subject: hello\n\nhi\n").unwrap();
+    let test = |file, from| {
+        run(folder.path(), &["policy", "test", file, "-f", from, "-t", "a@example.com"]).unwrap()
+    };
+    let printed = test("worm.eml", "anna@example.org");
+    for piece in [
+        "\nnotice to postmaster@example.com:\n",
+        "\nnotice to anna@example.org:\n",
+        "\n  Subject: quarantine: hello\n",
+        "\n  virus: rules found Worm in a message from anna@example.org\n",
+    ] {
+        assert!(printed.contains(piece), "{piece:?} in\n{printed}");
+    }
+    assert!(!test("worm.eml", "").contains("notice to anna"), "not to the null sender");
+    assert!(!test("clean.eml", "anna@example.org").contains("notice"));
+    let arguments = ["policy", "test", "worm.eml", "-f", "", "-t", "a@example.com", "--json"];
+    let told: serde_json::Value =
+        serde_json::from_str(&run(folder.path(), &arguments).unwrap()).unwrap();
+    assert_eq!(told["notices"][0]["to"][0], "postmaster@example.com");
+
+    write(&rest.replace("{sender}", "{sendr}"));
+    let told = run(folder.path(), &["policy", "check", "policy.toml"]).unwrap_err();
+    assert!(told.contains("did you mean {sender}?"), "{told}");
+    assert!(told.contains("policy.toml:14:"), "{told}");
+}

@@ -1,13 +1,12 @@
 //! Non-delivery notices (RFC 3464, RFC 3461, RFC 6533).
 
-mod quoted_printable;
-
 use std::fmt::Write;
 
 use crate::date;
 use crate::envelope::{BodyType, Envelope, Notify, Recipient};
 use crate::fold::{fold, one_line};
 use crate::header::fields;
+use crate::quoted_printable;
 use crate::xtext;
 
 /// Most of the failed message's header that goes back, in bytes of whole fields: enough to recognise any

@@ -99,6 +99,17 @@ pub enum Came {
     Mark,
 }
 
+/// Whether a text is an address as we write them ourselves: `local@domain`, which nothing can end or lengthen between the
+/// angle brackets of SMTP. What SMTP allows beyond that, such as quotes, is not asked for.
+pub fn is_address(text: &str) -> bool {
+    let plain = |c: char| !c.is_control() && !c.is_whitespace() && !"<>,;\"*".contains(c);
+    text.len() <= ADDRESS_BYTES_MAX
+        && text.chars().all(plain)
+        && text.split_once('@').is_some_and(|(local, domain)| {
+            !local.is_empty() && !domain.is_empty() && !domain.contains('@')
+        })
+}
+
 impl Envelope {
     /// Whether the sender is the null sender, to whom no notice may ever go (RFC 5321, 4.5.5).
     pub fn is_null_sender(&self) -> bool {

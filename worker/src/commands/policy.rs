@@ -10,7 +10,7 @@ use gantry_protocol::grabber::Processed;
 use gantry_protocol::id::{Digest, Fence, MessageId};
 use gantry_protocol::limits::{RESERVATION_TIME_MAX, SILENCE_MAX};
 use gantry_protocol::time::millis;
-use gantry_protocol::verdict::{Disposition, Finding, Outcome};
+use gantry_protocol::verdict::{Disposition, Finding, Originated, OriginatedTo, Outcome};
 use gantry_scanners::api::{Module, Source};
 use gantry_scanners::registry;
 use sha2::{Digest as _, Sha256};
@@ -166,6 +166,12 @@ struct Part {
     diff: Vec<String>,
 }
 
+/// A message that would be sent beside this one.
+struct Notice {
+    to: Vec<String>,
+    message: String,
+}
+
 impl Report<'_> {
     fn text(&self) -> String {
         let mut lines = Vec::new();
@@ -176,6 +182,12 @@ impl Report<'_> {
             for rule in rules {
                 lines.push(format!("rule {rule:?} applies to {recipient}"));
             }
+        }
+        for notice in self.notices() {
+            lines.push(format!("notice to {}:", notice.to.join(", ")));
+            lines.extend(
+                notice.message.lines().map(|line| format!("  {line}").trim_end().to_owned()),
+            );
         }
         for part in self.parts() {
             lines.push(format!("{}: {}", part.recipients.join(", "), part.what));
@@ -204,11 +216,42 @@ impl Report<'_> {
                 "recipients": part.recipients, "what": part.what, "diff": part.diff,
             })
         });
+        let notices = self
+            .notices()
+            .into_iter()
+            .map(|notice| serde_json::json!({ "to": notice.to, "message": notice.message }));
         serde_json::json!({
             "findings": findings.collect::<Vec<_>>(),
             "decisions": recipients.collect::<Vec<_>>(),
             "leaves": parts.collect::<Vec<_>>(),
+            "notices": notices.collect::<Vec<_>>(),
         })
+    }
+
+    /// What the verdict originates, as the hook would write it.
+    fn notices(&self) -> Vec<Notice> {
+        let Processed::Verdict(verdict) = &self.examined.processed else { return Vec::new() };
+        let envelope = &self.assign.envelope;
+        let address = |to: &OriginatedTo| match to {
+            OriginatedTo::Address(address) => Some(address.clone()),
+            OriginatedTo::Sender => Some(envelope.sender.clone()),
+            OriginatedTo::Recipient(index) => {
+                Some(envelope.recipients.get(usize::from(*index))?.address.clone())
+            }
+        };
+        let notice = |one: &Originated| {
+            let at = one.original_at.and_then(|at| usize::try_from(at).ok());
+            let (before, behind) = at
+                .and_then(|at| one.message.split_at_checked(at))
+                .unwrap_or((one.message.as_slice(), &[]));
+            let mut message = String::from_utf8_lossy(before).into_owned();
+            if at.is_some() {
+                message.push_str(&format!("(the message itself, {} bytes)", self.assign.length));
+                message.push_str(&String::from_utf8_lossy(behind));
+            }
+            Notice { to: one.recipients.iter().filter_map(address).collect(), message }
+        };
+        verdict.originated.iter().map(notice).collect()
     }
 
     /// Which rules applied to whom.

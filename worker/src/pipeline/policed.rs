@@ -1,6 +1,7 @@
 //! Running what a policy file asks for, step by step, and making a verdict of its decisions.
 
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use gantry_mail::HeaderEdit;
 use gantry_mail::header::HEADER_BLOCK_BYTES_MAX;
@@ -12,7 +13,7 @@ use gantry_scanners::api::{Job, Module, ModuleError};
 
 use super::policy::{result_field, verdict_of};
 use super::{Prepared, give_back};
-use crate::policy::{Answer, Decision, Facts, Kind, Policy, Ran, Said, Step};
+use crate::policy::{Answer, Decision, Facts, Kind, Policy, Ran, Said, Step, Told};
 
 /// What came of a message, and how.
 #[derive(Clone, Debug)]
@@ -58,7 +59,9 @@ impl Prepared {
         loop {
             let needs = match policy.step(&facts, &ran) {
                 Step::Run(needs) => needs,
-                Step::Decided(decisions) => return self.decided(findings, decisions),
+                Step::Decided(decisions) => {
+                    return self.decided(policy, &start, findings, decisions);
+                }
             };
             match self.run_needs(policy, &needs).await {
                 Ok(found) => findings.extend(found),
@@ -119,7 +122,13 @@ impl Prepared {
         }
     }
 
-    fn decided(self, mut findings: Vec<Finding>, decisions: Vec<Decision>) -> Examined {
+    fn decided(
+        self,
+        policy: &Policy,
+        start: &[u8],
+        mut findings: Vec<Finding>,
+        decisions: Vec<Decision>,
+    ) -> Examined {
         let retry = decisions.iter().find(|decision| decision.answer == Answer::Retry);
         if let Some(reason) = retry.map(|decision| decision.reason.clone()) {
             // For one is for all: nothing has left yet, and the next attempt decides anew.
@@ -133,9 +142,23 @@ impl Prepared {
         }
         let field = result_field(&self.assign, &self.worker, &findings);
         let groups = groups(&decisions, &field);
-        let processed = verdict_of(&self.assign, findings.clone(), groups);
+        let told = Told {
+            assign: &self.assign,
+            start,
+            findings: &findings,
+            decisions: &decisions,
+            worker: &self.worker,
+            unix_seconds: unix_seconds(),
+        };
+        let originated = policy.originate(&told);
+        let processed = verdict_of(&self.assign, findings.clone(), groups, originated);
         Examined { processed, findings, decisions }
     }
+}
+
+/// For the dates of notices.
+fn unix_seconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 /// The finding of one module, and whether that is only that it was unavailable.

@@ -5,7 +5,7 @@ use gantry_mail::{FIELD_BYTES_MAX, HeaderEdit};
 use gantry_protocol::frame::{Assign, ReturnKind};
 use gantry_protocol::grabber::Processed;
 use gantry_protocol::text::bounded;
-use gantry_protocol::verdict::{Body, Disposition, Finding, Group, Outcome, Verdict};
+use gantry_protocol::verdict::{Body, Disposition, Finding, Group, Originated, Outcome, Verdict};
 
 use super::give_back;
 use crate::policy::Kind;
@@ -30,19 +30,18 @@ fn verdict(assign: &Assign, findings: Vec<Finding>, disposition: Disposition) ->
     let recipients = (0..assign.envelope.recipients.len())
         .filter_map(|index| u16::try_from(index).ok())
         .collect();
-    verdict_of(assign, findings, vec![Group { recipients, disposition }])
+    verdict_of(assign, findings, vec![Group { recipients, disposition }], Vec::new())
 }
 
 /// A verdict on the message as it was assigned.
-pub(super) fn verdict_of(assign: &Assign, findings: Vec<Finding>, groups: Vec<Group>) -> Processed {
+pub(super) fn verdict_of(
+    assign: &Assign,
+    findings: Vec<Finding>,
+    groups: Vec<Group>,
+    originated: Vec<Originated>,
+) -> Processed {
     let (length, digest) = (assign.length, assign.digest);
-    Processed::Verdict(Box::new(Verdict {
-        length,
-        digest,
-        groups,
-        findings,
-        originated: Vec::new(),
-    }))
+    Processed::Verdict(Box::new(Verdict { length, digest, groups, findings, originated }))
 }
 
 /// What was found, in a sentence.

@@ -1,17 +1,22 @@
 //! Every key of the policy file: what the reader accepts, and what `docs/policy.md` must explain.
 
+use super::FIELDS;
+
 /// Each table, as the documentation names it, with its keys.
 pub const KEYS: &[(&str, &[&str])] = &[
     ("policy.toml", TOP),
     ("[outcomes]", OUTCOMES),
     ("[[need]]", NEED),
     ("[[group]]", GROUP),
+    ("[[notice]]", NOTICE),
+    ("fields of a notice", FIELDS),
     ("[[rule]]", RULE),
     ("when and unless", CONDITION),
     ("header", HEADER),
 ];
 
-pub(super) const TOP: &[&str] = &["local", "outcomes", "need", "group", "rule"];
+pub(super) const TOP: &[&str] =
+    &["local", "postmaster", "outcomes", "need", "group", "notice", "rule"];
 
 pub(super) const OUTCOMES: &[&str] =
     &["found", "unscanned", "encrypted", "malformed", "over-budget"];
@@ -20,6 +25,8 @@ pub(super) const NEED: &[&str] = &["name", "engines", "quorum"];
 
 pub(super) const GROUP: &[&str] = &["name", "addresses"];
 
+pub(super) const NOTICE: &[&str] = &["name", "to", "from", "sender", "subject", "text", "attach"];
+
 pub(super) const RULE: &[&str] = &[
     "name",
     "when",
@@ -27,6 +34,7 @@ pub(super) const RULE: &[&str] = &[
     "run",
     "add_headers",
     "remove_headers",
+    "notify",
     "then",
     "code",
     "enhanced",

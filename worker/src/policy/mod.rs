@@ -7,6 +7,7 @@ mod address;
 mod condition;
 mod evaluate;
 mod keys;
+mod notice;
 mod outcome;
 mod read;
 pub mod watch;
@@ -22,10 +23,12 @@ use sha2::{Digest as _, Sha256};
 
 use address::Addresses;
 use condition::Condition;
+use notice::Notice;
 
 pub use condition::{Facts, Ran};
 pub use evaluate::{Decision, Step};
 pub use keys::KEYS;
+pub use notice::{FIELDS, Told};
 pub use outcome::{Engines, Kind, Problem, Said};
 
 /// A policy that has been read without a mistake.
@@ -39,6 +42,7 @@ pub struct Policy {
     engines: BTreeMap<String, Engines>,
     /// Who we are, for directions.
     local: Addresses,
+    notices: Vec<Notice>,
     rules: Vec<Rule>,
 }
 
@@ -76,6 +80,8 @@ struct Rule {
     unless: Option<Condition>,
     run: Vec<String>,
     edits: Vec<HeaderEdit>,
+    /// Notices, by their place.
+    notify: Vec<usize>,
     then: Option<Answer>,
     reason: Option<String>,
     stop: bool,
@@ -138,8 +144,11 @@ impl Policy {
         self.engines.get(need).copied().unwrap_or_default()
     }
 
-    /// Whether a rule looks at the header block.
+    /// Whether a rule or a notice looks at the header block.
     pub fn reads_headers(&self) -> bool {
+        if !self.notices.is_empty() {
+            return true;
+        }
         let conditions =
             self.rules.iter().flat_map(|rule| [Some(&rule.when), rule.unless.as_ref()]);
         conditions.flatten().any(|condition| !condition.headers.is_empty())
@@ -202,6 +211,18 @@ impl Policy {
                 let (name, key) = (&rule.name, kind.key());
                 notes.push(format!("rule {name:?} releases what is {key} ({})", needs.join(", ")));
             }
+        }
+        for notice in self.notices.iter().filter(|notice| notice.to_sender) {
+            let name = &notice.name;
+            notes.push(format!(
+                "notice {name:?} goes to senders, whose addresses anybody can forge; let only rules ask for it that say \
+                 whom they trust, by client or direction"
+            ));
+        }
+        if !self.notices.is_empty() {
+            notes.push(
+                "hook.toml has to allow what notices ask for: senders and recipients under [mailbox.originated]".to_owned(),
+            );
         }
         notes
     }

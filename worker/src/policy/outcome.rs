@@ -109,7 +109,7 @@ impl Said {
     }
 }
 
-fn problem(finding: &Finding) -> Option<Problem> {
+pub(super) fn problem(finding: &Finding) -> Option<Problem> {
     let kind = Kind::of(&finding.outcome)?;
     let module = &finding.module;
     let (text, names) = match &finding.outcome {

@@ -13,6 +13,7 @@ use gantry_protocol::limits::{NEEDS_MAX, TEXT_BYTES_MAX};
 
 use super::address::Addresses;
 use super::condition::{Condition, Direction, HeaderCondition};
+use super::notice::read as notice;
 use super::outcome::{Engines, Kind};
 use super::{Answer, Outcomes, Policy, Rule, keys};
 
@@ -49,6 +50,7 @@ pub(super) struct ReadPolicy {
 #[derive(Default)]
 struct Reader {
     groups: Vec<(String, Arc<Addresses>)>,
+    notices: notice::Names,
     lists: RefCell<BTreeMap<PathBuf, Vec<u8>>>,
 }
 
@@ -64,6 +66,8 @@ pub(super) fn policy(top: &Table<'_>) -> Option<ReadPolicy> {
         .and_then(|value| value.table());
     let outcomes = outcomes.and_then(|table| read_outcomes(&table));
     let engines = engines(top);
+    let (names, notices) = notice::notices(top);
+    reader.notices = names;
     let tables = top.tables("rule", 0..=RULES_MAX);
     let rules: Vec<Option<Rule>> =
         tables.iter().map(|table| reader.rule(table, local.is_some())).collect();
@@ -78,6 +82,7 @@ pub(super) fn policy(top: &Table<'_>) -> Option<ReadPolicy> {
         outcomes: outcomes?,
         engines: engines?,
         local: local.unwrap_or_else(|| Some(Addresses::default()))?,
+        notices: notices?,
         rules: rules.into_iter().collect::<Option<_>>()?,
     };
     Some(ReadPolicy { policy, lists: reader.lists.into_inner() })
@@ -183,14 +188,18 @@ impl Reader {
         let (when, unless) = (condition("when"), condition("unless"));
         let run = table.value("run").map_or_else(|| Some(Vec::new()), |value| needs(&value));
         let edits = edits(table);
+        let notify = table
+            .value("notify")
+            .map_or_else(|| Some(Vec::new()), |value| notice::named(&value, &self.notices));
         let then = then(table);
         let reason = table.value("reason").map(|value| value.text(TEXT));
         let stop = table.or("stop", false, |value| value.flag());
         if stop && table.has("then") {
             table.wrong("stop", "then ends the rules already", "remove stop");
         }
-        let acts =
-            ["run", "add_headers", "remove_headers", "then"].iter().any(|key| table.has(key));
+        let acts = ["run", "add_headers", "remove_headers", "notify", "then"]
+            .iter()
+            .any(|key| table.has(key));
         if !acts && !stop {
             table.wrong(
                 "then",
@@ -219,6 +228,7 @@ impl Reader {
             unless: unless.map_or(Some(None), |unless| unless.map(Some))?,
             run: run?,
             edits: edits?,
+            notify: notify?,
             then: then.map_or(Some(None), |then| then.map(Some))?,
             reason: reason.map_or(Some(None), |reason| reason.map(|text| Some(text.to_owned())))?,
             stop,

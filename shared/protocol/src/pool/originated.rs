@@ -1,6 +1,6 @@
 //! Which messages a verdict may originate; rule 15.
 
-use gantry_mail::{ADDRESS_BYTES_MAX, Mask, RECIPIENTS_MAX};
+use gantry_mail::{Mask, RECIPIENTS_MAX, is_address};
 
 use super::{MailboxConfig, OriginatedAllowed};
 use crate::limits::{ORIGINATED_BYTES_MAX, ORIGINATED_MAX};
@@ -84,14 +84,4 @@ fn check_one(
 fn has(masks: &[Mask], address: &str) -> bool {
     let lower = address.to_lowercase();
     masks.iter().any(|mask| mask.matches(&lower))
-}
-
-/// What fits between the angle brackets of SMTP, and nothing that could end them.
-fn is_address(address: &str) -> bool {
-    let plain = |c: char| !c.is_control() && !c.is_whitespace() && !"<>,;\"".contains(c);
-    address.len() <= ADDRESS_BYTES_MAX
-        && address.split_once('@').is_some_and(|(local, domain)| {
-            !local.is_empty() && !domain.is_empty() && !domain.contains('@')
-        })
-        && address.chars().all(plain)
 }

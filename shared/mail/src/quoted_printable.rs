@@ -6,7 +6,7 @@ const LINE_BYTES_MAX: usize = 76;
 const PLAIN_LINE_BYTES_MAX: usize = 998;
 
 /// Whether the text may go as it is: ASCII without NUL, lines that end with CRLF and are not too long.
-pub(super) fn is_plain(text: &[u8]) -> bool {
+pub(crate) fn is_plain(text: &[u8]) -> bool {
     lines(text).all(|line| {
         line.len() <= PLAIN_LINE_BYTES_MAX
             && line.iter().all(|byte| byte.is_ascii() && !b"\0\r\n".contains(byte))
@@ -14,7 +14,7 @@ pub(super) fn is_plain(text: &[u8]) -> bool {
 }
 
 /// Appends the text in quoted-printable. Its CRLFs stay line ends; CR and LF by themselves are encoded.
-pub(super) fn encode(text: &[u8], encoded: &mut Vec<u8>) {
+pub(crate) fn encode(text: &[u8], encoded: &mut Vec<u8>) {
     for (number, line) in lines(text).enumerate() {
         if number > 0 {
             encoded.extend_from_slice(b"\r\n");
