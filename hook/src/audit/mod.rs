@@ -1,8 +1,10 @@
 //! What operators did: who, when, what and why, in `SPOOL/audit.log`, durable before it is done.
 //!
 //! A line of JSON for each action when it begins, and one for how it ended. The file is bounded: beyond
-//! [`FILE_BYTES_MAX`] it becomes `audit.log.1`, and so on up to [`FILES_MAX`] parts.
+//! [`FILE_BYTES_MAX`] it becomes `audit.log.1`, and so on up to [`FILES_MAX`] parts. `audit.log.reserve` keeps room for it
+//! on a disk that is full otherwise: see `docs/decisions/0028-room-for-the-audit-log.md`.
 
+mod reserve;
 #[cfg(test)]
 mod tests;
 
@@ -17,6 +19,7 @@ use serde::Serialize;
 
 use crate::disk::{Disk, DiskFile};
 use crate::spool::AUDIT_FILE;
+use reserve::Reserve;
 
 /// Some forty thousand actions.
 pub const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
@@ -65,6 +68,7 @@ pub struct AuditError {
 pub struct Audit<D: Disk> {
     disk: D,
     folder: PathBuf,
+    reserve: Reserve,
     /// One line at a time.
     writing: Mutex<()>,
 }
@@ -83,7 +87,14 @@ struct Line<'a> {
 
 impl<D: Disk> Audit<D> {
     pub fn new(disk: D, spool: &Path) -> Self {
-        Self { disk, folder: spool.to_owned(), writing: Mutex::new(()) }
+        let reserve = Reserve::new(spool.join(format!("{AUDIT_FILE}.reserve")));
+        Self { disk, folder: spool.to_owned(), reserve, writing: Mutex::new(()) }
+    }
+
+    /// Keeps room for lines on a disk that may be full one day. Blocks.
+    pub fn keep_room(&self) {
+        let _one = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.reserve.fill(&self.disk);
     }
 
     /// Appends a line and makes it durable. Blocks.
@@ -117,6 +128,15 @@ impl<D: Disk> Audit<D> {
 
     fn write(&self, path: &Path, line: &str) -> io::Result<()> {
         let _one = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            match self.try_write(path, line) {
+                Err(error) if is_full(&error) && self.reserve.give_way(&self.disk)? => {}
+                written => return written,
+            }
+        }
+    }
+
+    fn try_write(&self, path: &Path, line: &str) -> io::Result<()> {
         let bytes = u64::try_from(line.len()).unwrap_or(u64::MAX);
         let existing = match self.disk.open_for_write(path) {
             Ok(file) => Some(file),
@@ -131,14 +151,21 @@ impl<D: Disk> Audit<D> {
                 let torn =
                     length > 0 && file.read_at(&mut last, length - 1)? == 1 && last != *b"\n";
                 let line = if torn { format!("\n{line}") } else { line.to_owned() };
-                file.write_all_at(line.as_bytes(), length)?;
-                return file.sync();
+                let written = file.write_all_at(line.as_bytes(), length).and_then(|()| file.sync());
+                if written.is_err() {
+                    // Else a part of it stays; the next line would still be one of its own.
+                    let _ = file.set_length(length);
+                }
+                return written;
             }
             self.rotate(path)?;
         }
         let file = self.disk.create_new(path)?;
-        file.write_all_at(line.as_bytes(), 0)?;
-        file.sync()?;
+        let written = file.write_all_at(line.as_bytes(), 0).and_then(|()| file.sync());
+        if written.is_err() {
+            let _ = file.set_length(0);
+        }
+        written?;
         self.disk.sync_dir(&self.folder)
     }
 
@@ -154,4 +181,8 @@ impl<D: Disk> Audit<D> {
         self.disk.rename(path, &part(1))?;
         self.disk.sync_dir(&self.folder)
     }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }

@@ -3,6 +3,7 @@
 use gantry_operator::{Aside, Order};
 use serde_json::Value;
 
+use super::reserve::RESERVE_BYTES;
 use super::*;
 use crate::disk::RealDisk;
 use crate::disk::sim::{Fault, SimDisk};
@@ -94,4 +95,33 @@ fn a_disk_that_does_not_take_the_line_is_an_error() {
     let error = audit.append(0, &Who::local(), &release(None), Outcome::Begun).unwrap_err();
     let text = error.to_string();
     assert!(text.contains("audit.log") && text.contains("nothing was changed"), "{text}");
+}
+
+/// What fills a disk can be deleted, since there is room to write down who does it.
+#[test]
+fn there_is_room_for_lines_on_a_full_disk() {
+    let disk = SimDisk::new(7);
+    disk.create_dir(Path::new("spool")).unwrap();
+    let audit = Audit::new(disk.clone(), Path::new("spool"));
+    let append = || audit.append(0, &Who::local(), &release(None), Outcome::Begun);
+    audit.keep_room();
+    append().unwrap();
+    disk.set_free_bytes(Some(10));
+    for _ in 0..200 {
+        append().unwrap();
+    }
+    let log = disk.open(&Path::new("spool").join(AUDIT_FILE)).unwrap();
+    let mut bytes = vec![0; usize::try_from(log.length().unwrap()).unwrap()];
+    log.read_full_at(&mut bytes, 0).unwrap();
+    let text = String::from_utf8(bytes).unwrap();
+    assert_eq!(text.lines().count(), 201);
+    assert!(text.lines().all(|line| line.starts_with('{') && line.ends_with('}')), "{text}");
+    let end = (0..100_000).find_map(|_| append().err());
+    assert!(end.is_some_and(|error| error.to_string().contains("nothing was changed")));
+
+    // When there is room again, it is kept for the next time.
+    disk.set_free_bytes(Some(10 * RESERVE_BYTES));
+    audit.keep_room();
+    disk.set_free_bytes(Some(0));
+    append().unwrap();
 }

@@ -14,6 +14,8 @@ pub const KEYS: &[(&str, &[&str])] = &[
     ("release type command", COMMAND_RELEASE),
     ("[reservation]", RESERVATION),
     ("[limits]", LIMITS),
+    ("[quarantine]", QUARANTINE),
+    ("[held]", HELD),
 ];
 
 pub(super) const TOP: &[&str] = &[
@@ -26,6 +28,8 @@ pub(super) const TOP: &[&str] = &[
     "mailbox",
     "reservation",
     "limits",
+    "quarantine",
+    "held",
 ];
 
 pub(super) const MAILBOX: &[&str] = &[
@@ -124,4 +128,9 @@ pub(super) const SMTP_RELEASE: &[&str] = &[
 pub(super) const RESERVATION: &[&str] =
     &["beat", "beat_idle", "time_max", "silence_max", "attempts_max", "returns_max"];
 
-pub(super) const LIMITS: &[&str] = &["upstream_memory_max", "upstream_disk_max"];
+pub(super) const LIMITS: &[&str] =
+    &["upstream_memory_max", "upstream_disk_max", "spool_max", "spool_free_min"];
+
+pub(super) const QUARANTINE: &[&str] = &["keep", "max_bytes", "when_full"];
+
+pub(super) const HELD: &[&str] = &["keep", "max_bytes"];

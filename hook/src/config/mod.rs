@@ -5,6 +5,7 @@ mod local;
 mod mailbox;
 mod policy;
 mod read;
+mod retention;
 mod tls;
 
 use std::net::SocketAddr;
@@ -43,6 +44,8 @@ pub struct Config {
     pub mailboxes: Vec<Mailbox>,
     pub reservation: Reservation,
     pub limits: Limits,
+    pub quarantine: Retention,
+    pub held: Retention,
 }
 
 /// A named way in with its way out.
@@ -281,13 +284,28 @@ impl Default for Reservation {
     }
 }
 
-/// What messages that their senders still keep may take up here, all together.
+/// For how long what was set aside is kept, and how much of it. Without a rule nothing is ever removed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Retention {
+    /// Removed when it has been set aside for so long.
+    pub keep: Option<Duration>,
+    /// Bytes of all of it together.
+    pub bytes_max: Option<u64>,
+    /// Beyond `bytes_max` the oldest go; else no more mail is taken in.
+    pub removes_oldest: bool,
+}
+
+/// What messages may take up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Memory, in bytes; what does not fit goes to disk at once.
+    /// For messages that their senders still keep, all together: memory, in bytes; what does not fit goes to disk at once.
     pub upstream_memory_bytes_max: u64,
     /// Disk, in bytes; new mail is answered 4xx beyond it.
     pub upstream_disk_bytes_max: u64,
+    /// Bytes of all messages that are stored here; the disk's own bound where there is none.
+    pub spool_bytes_max: Option<u64>,
+    /// Bytes of the spool's file system that new mail leaves free.
+    pub spool_free_bytes_min: u64,
 }
 
 impl Config {

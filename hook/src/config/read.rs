@@ -11,11 +11,14 @@ use gantry_protocol::policy::BUILT_IN;
 
 use super::mailbox::mailbox;
 use super::policy::digest;
-use super::{Config, Intake, Limits, Mailbox, Release, Reservation, keys};
+use super::{Config, Intake, Limits, Mailbox, Release, Reservation, keys, retention};
 use crate::spool::CONTROL_SOCKET;
 
 /// Mailboxes of one hook: their index travels as 16 bits, and each has a listener of its own.
 const MAILBOXES_MAX: usize = 256;
+
+/// Sizes that a bound may have: no smaller than what a busy minute needs.
+pub(super) const SIZES: RangeInclusive<u64> = 1 << 20..=1 << 50;
 
 pub(super) const MILLISECOND: Duration = Duration::from_millis(1);
 pub(super) const SECOND: Duration = Duration::from_secs(1);
@@ -47,6 +50,10 @@ pub(super) fn config(top: &Table<'_>) -> Option<Config> {
     let limits = top.value("limits").and_then(|value| value.table());
     let limits = limits.map_or_else(Limits::default, |table| self::limits(&table));
 
+    let aside = |key, keys| retention::retention(&top.value(key)?.table()?, keys);
+    let quarantine = aside("quarantine", keys::QUARANTINE).unwrap_or_default();
+    let held = aside("held", keys::HELD).unwrap_or_default();
+
     let tables = top.tables("mailbox", 1..=MAILBOXES_MAX);
     let host = name.as_deref().unwrap_or("localhost");
     let read: Vec<_> = tables.iter().map(|table| (table, mailbox(table, host))).collect();
@@ -61,6 +68,8 @@ pub(super) fn config(top: &Table<'_>) -> Option<Config> {
         mailboxes: read.into_iter().map(|(_, mailbox)| mailbox).collect::<Option<_>>()?,
         reservation,
         limits,
+        quarantine,
+        held,
     })
 }
 
@@ -80,17 +89,25 @@ fn spool_folder(value: &Value<'_>) -> Option<PathBuf> {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { upstream_memory_bytes_max: 32 << 20, upstream_disk_bytes_max: 4 << 30 }
+        Self {
+            upstream_memory_bytes_max: 32 << 20,
+            upstream_disk_bytes_max: 4 << 30,
+            spool_bytes_max: None,
+            spool_free_bytes_min: 64 << 20,
+        }
     }
 }
 
 fn limits(table: &Table<'_>) -> Limits {
     table.allow(keys::LIMITS);
-    let size = |key, default| table.or(key, default, |value| value.size(1 << 20..=1 << 50));
+    let size = |key, default| table.or(key, default, |value| value.size(SIZES));
     let default = Limits::default();
     Limits {
         upstream_memory_bytes_max: size("upstream_memory_max", default.upstream_memory_bytes_max),
         upstream_disk_bytes_max: size("upstream_disk_max", default.upstream_disk_bytes_max),
+        spool_bytes_max: table.value("spool_max").and_then(|value| value.size(SIZES)),
+        spool_free_bytes_min: table
+            .or("spool_free_min", default.spool_free_bytes_min, |value| value.size(0..=1 << 50)),
     }
 }
 

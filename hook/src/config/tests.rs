@@ -144,7 +144,9 @@ fn every_key_reaches_its_place() {
         policy = 'abababababababababababababababababababababababababababababababab'\n\
         [reservation]\nbeat = '100ms'\nbeat_idle = '1s'\ntime_max = '10m'\nsilence_max = '5m'\nattempts_max = 4\n\
         returns_max = 50\n\
-        [limits]\nupstream_memory_max = '5MiB'\nupstream_disk_max = '6GiB'\n\
+        [limits]\nupstream_memory_max = '5MiB'\nupstream_disk_max = '6GiB'\nspool_max = '7GiB'\nspool_free_min = '8MiB'\n\
+        [quarantine]\nkeep = '30d'\nmax_bytes = '9GiB'\nwhen_full = 'remove-oldest'\n\
+        [held]\nkeep = '90d'\nmax_bytes = '2GiB'\n\
         [[mailbox]]\nname = 'in'\nneeds = []\ncustody = 'upstream'\nanswer_within = '80s'\nupstream_timeout = '90s'\n\
         when_unprocessed = 'wait'\nwarn_after = '7m'\nreject_late = 'hold'\nbehind_queue = true\n\
         [mailbox.originated]\nsenders = ['<>']\nrecipients = ['*@example.com', 'sender']\n\
@@ -182,6 +184,14 @@ fn every_key_reaches_its_place() {
     assert_eq!((reservation.attempts_max, reservation.returns_max), (4, 50));
     assert_eq!(config.limits.upstream_memory_bytes_max, 5 << 20);
     assert_eq!(config.limits.upstream_disk_bytes_max, 6 << 30);
+    assert_eq!(config.limits.spool_bytes_max, Some(7 << 30));
+    assert_eq!(config.limits.spool_free_bytes_min, 8 << 20);
+    let kept = |days: u64, gib: u64, removes_oldest| Retention {
+        keep: Some(seconds(days * 86_400)),
+        bytes_max: Some(gib << 30),
+        removes_oldest,
+    };
+    assert_eq!((config.quarantine, config.held), (kept(30, 9, true), kept(90, 2, false)));
     let mailbox = &config.mailboxes[0];
     assert_eq!(mailbox.warn_after, seconds(420));
     assert_eq!((mailbox.reject_late, mailbox.behind_queue), (RejectLate::Hold, true));
@@ -682,6 +692,25 @@ fn reservations_cannot_outlast_themselves() {
             "hook.toml:14: reservation: beat_idle: it is shorter than beat; write at least \"2s\", or a shorter beat"
         ]
     );
+}
+
+/// What was accepted is removed by a rule that stands there, or not at all.
+#[test]
+fn nothing_is_removed_without_a_rule() {
+    let config = load(EXAMPLE).unwrap();
+    assert_eq!((config.quarantine, config.held), (Retention::default(), Retention::default()));
+    assert_eq!(config.quarantine.keep, None);
+    let with = |lines: &str| mistakes(&format!("{EXAMPLE}{lines}"));
+    assert_eq!(
+        with("[quarantine]\nwhen_full = 'remove-oldest'"),
+        [
+            "hook.toml:13: quarantine: when_full: without max_bytes it is never full; add max_bytes = \"10GiB\", or \
+             remove it"
+        ]
+    );
+    assert_eq!(with("[held]\nmax_bytes = '1GiB'\nwhen_full = 'refuse'").len(), 1, "held has none");
+    assert_eq!(with("[held]\nkeep = '0s'").len(), 1);
+    assert_eq!(with("[quarantine]\nmax_bytes = '1KiB'").len(), 1);
 }
 
 #[test]

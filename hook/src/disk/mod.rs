@@ -34,6 +34,8 @@ pub trait Disk: Send + Sync + 'static {
     fn read_dir(&self, path: &Path) -> io::Result<Vec<DirEntry>>;
     /// Makes the names in a folder durable.
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
+    /// Bytes that are free for us on the file system of this folder.
+    fn free_bytes(&self, path: &Path) -> io::Result<u64>;
     /// Takes the lock that this file stands for, making the file where it is missing. Does not wait: another's lock
     /// is [`io::ErrorKind::WouldBlock`].
     fn lock(&self, path: &Path) -> io::Result<Self::Lock>;

@@ -70,6 +70,11 @@ impl Disk for RealDisk {
         File::open(path)?.sync_all()
     }
 
+    fn free_bytes(&self, path: &Path) -> io::Result<u64> {
+        let stat = rustix::fs::statvfs(path)?;
+        Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    }
+
     fn lock(&self, path: &Path) -> io::Result<RealLock> {
         let file = options().create(true).open(path)?;
         flock(&file, FlockOperation::NonBlockingLockExclusive)?;

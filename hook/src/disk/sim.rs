@@ -40,6 +40,7 @@ impl SimDisk {
             crashed: false,
             crash_at: None,
             faults: BTreeMap::new(),
+            free_bytes: None,
             failing: None,
             locks: BTreeSet::new(),
             root: Arc::default(),
@@ -91,6 +92,12 @@ impl SimDisk {
         self.state().failing = fault;
     }
 
+    /// Makes it a disk on which so many bytes are free: files that grow take of them, and give them back when they
+    /// shrink or lose their name. `None` makes it endless again.
+    pub fn set_free_bytes(&self, free_bytes: Option<u64>) {
+        self.state().free_bytes = free_bytes;
+    }
+
     /// Changes a file behind everybody's back, in both images.
     pub fn damage(&self, path: &Path, change: impl FnOnce(&mut Vec<u8>)) -> io::Result<()> {
         let file = self.state().file(path)?;
@@ -118,7 +125,9 @@ impl SimDisk {
             if matches!(naming, Naming::Remove { .. }) { Kind::Remove } else { Kind::Change };
         let step = state.step(kind)?;
         if step.happens() {
+            let bytes = folder.bytes();
             naming.apply(&mut folder.live);
+            state.took(bytes, folder.bytes());
             folder.pending.push(naming);
         }
         step.end()
@@ -197,6 +206,10 @@ impl Disk for SimDisk {
         Ok(())
     }
 
+    fn free_bytes(&self, _path: &Path) -> io::Result<u64> {
+        Ok(self.state().free_bytes.unwrap_or(u64::MAX))
+    }
+
     fn lock(&self, path: &Path) -> io::Result<SimLock> {
         match self.create_new(path) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
@@ -228,19 +241,27 @@ impl SimFile {
 
     fn change(&self, write: Write) -> io::Result<()> {
         let mut state = self.state()?;
-        let step = match state.step(Kind::Change) {
+        let mut image = lock(&self.image);
+        let before = image.live.len();
+        let fits = state.fits(before, write.length_after(before));
+        let step = match state.step(Kind::Change).and_then(|step| fits.map(|()| step)) {
             Err(error) => {
                 // A disk that fills up in the middle of a write leaves the bytes that still fitted.
                 if let Write::Bytes { offset, mut bytes } = write {
                     bytes.truncate(state.random.below(bytes.len() + 1));
-                    lock(&self.image).push(Write::Bytes { offset, bytes });
+                    let write = Write::Bytes { offset, bytes };
+                    if state.fits(before, write.length_after(before)).is_ok() {
+                        state.took(before, write.length_after(before));
+                        image.push(write);
+                    }
                 }
                 return Err(error);
             }
             Ok(step) => step,
         };
         if step.happens() {
-            lock(&self.image).push(write);
+            state.took(before, write.length_after(before));
+            image.push(write);
         }
         step.end()
     }
@@ -316,6 +337,8 @@ struct State {
     crash_at: Option<u64>,
     faults: BTreeMap<u64, Fault>,
     failing: Option<Fault>,
+    /// What is free, where that is bounded.
+    free_bytes: Option<u64>,
     locks: BTreeSet<PathBuf>,
     root: Arc<Mutex<Folder>>,
 }
@@ -377,6 +400,23 @@ impl State {
             (Some(Fault::Full), _) => Err(io::ErrorKind::StorageFull.into()),
             (Some(Fault::ReadOnly), _) => Err(io::ErrorKind::ReadOnlyFilesystem.into()),
             (Some(Fault::Io), _) => Err(io::Error::other("the simulated disk failed")),
+        }
+    }
+
+    /// Whether a file may become so long.
+    fn fits(&self, before: usize, after: usize) -> io::Result<()> {
+        let growth = after.saturating_sub(before) as u64;
+        match self.free_bytes.is_none_or(|free| growth <= free) {
+            true => Ok(()),
+            false => Err(io::ErrorKind::StorageFull.into()),
+        }
+    }
+
+    /// A file has become longer or shorter.
+    fn took(&mut self, before: usize, after: usize) {
+        if let Some(free) = &mut self.free_bytes {
+            let grown = after.saturating_sub(before) as u64;
+            *free = free.saturating_sub(grown) + before.saturating_sub(after) as u64;
         }
     }
 
@@ -463,6 +503,15 @@ impl Naming {
 }
 
 impl Folder {
+    /// Bytes of the files in it.
+    fn bytes(&self) -> usize {
+        let files = self.live.values().filter_map(|node| match node {
+            Node::File(file) => Some(lock(file).live.len()),
+            Node::Folder(_) => None,
+        });
+        files.sum()
+    }
+
     fn make(&self, path: &Path, node: Node) -> io::Result<Naming> {
         let name = file_name(path)?;
         if self.live.contains_key(&name) {
@@ -512,6 +561,14 @@ enum Write {
 }
 
 impl Write {
+    /// The length of a file of this length after it.
+    fn length_after(&self, before: usize) -> usize {
+        match self {
+            Write::Bytes { offset, bytes } => before.max(offset + bytes.len()),
+            Write::Length(length) => *length,
+        }
+    }
+
     fn apply(&self, image: &mut Vec<u8>) {
         match self {
             Write::Bytes { offset, bytes } => put(image, *offset, bytes),

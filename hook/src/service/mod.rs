@@ -9,6 +9,7 @@ mod effects;
 mod link;
 mod member;
 mod operate;
+mod retention;
 mod start;
 mod ways;
 

@@ -300,7 +300,7 @@ impl<D: Disk> Service<D> {
             pid: std::process::id(),
             uptime_s: self.started.elapsed().as_secs(),
             intake_stopped: match self.gate.admission() {
-                Admission::Open => None,
+                Admission::Open => self.spool.room(0).err().map(|error| error.to_string()),
                 Admission::Stopped { reason } => Some(reason),
                 Admission::Draining => Some("the hook is stopping".to_owned()),
             },

@@ -10,6 +10,7 @@ use gantry_link::{
     Authority, AuthorityError, IdentityError, NodeIdentity, Role, Server, ServerError,
     ServerOptions,
 };
+use gantry_operator::Aside;
 use gantry_protocol::id::Epoch;
 use gantry_protocol::pool::{self, Pool, WhenUnprocessed};
 use gantry_protocol::time::Moment;
@@ -20,7 +21,7 @@ use tokio::time::Instant;
 use super::action::ACTIONS_MAX;
 use super::certificates::Certificates;
 use super::ways::{self, Ways};
-use super::{Inputs, Service, member};
+use super::{Inputs, Service, member, retention};
 use crate::admin::{self, AdminError, Lives, Orders};
 use crate::audit::Audit;
 use crate::config::{self, Config, Custody, HookUnprocessed, UpstreamUnprocessed};
@@ -115,6 +116,10 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     {
         tokio::spawn(member::follow(target, folder, identity));
     }
+    let audit = Arc::new(Audit::new(RealDisk, &config.spool));
+    tokio::spawn(retention::watch_room(Arc::clone(&spool), Arc::clone(&audit)));
+    let rules = [(Aside::Quarantined, config.quarantine), (Aside::Held, config.held)];
+    tokio::spawn(retention::sweep(Arc::clone(&spool), rules, requests.clone()));
     let service = Service {
         certificates,
         name: config.name,
@@ -129,7 +134,7 @@ pub async fn run(config: Config) -> Result<(), RunError> {
         streams: Default::default(),
         answers: Default::default(),
         lives: Lives::default(),
-        audit: Arc::new(Audit::new(RealDisk, &config.spool)),
+        audit,
         orders: Arc::new(orders),
         orders_number: 0,
         decisions: Default::default(),
@@ -152,8 +157,20 @@ pub fn spool_options(config: &Config, clock: Clock) -> spool::Options {
     spool::Options {
         volatile_memory_bytes_max: config.limits.upstream_memory_bytes_max,
         volatile_disk_bytes_max: config.limits.upstream_disk_bytes_max,
+        room: room_limits(config),
         host: config.name.clone(),
         clock: Arc::new(move || spool::Now { moment: clock.now(), unix_ms: unix_ms() }),
+    }
+}
+
+/// What is over `max_bytes` and to be removed does not stop the intake.
+fn room_limits(config: &Config) -> spool::RoomLimits {
+    let refused_beyond = |rule: config::Retention| rule.bytes_max.filter(|_| !rule.removes_oldest);
+    spool::RoomLimits {
+        spool_bytes_max: config.limits.spool_bytes_max,
+        free_bytes_min: config.limits.spool_free_bytes_min,
+        held_bytes_max: refused_beyond(config.held),
+        quarantined_bytes_max: refused_beyond(config.quarantine),
     }
 }
 

@@ -62,6 +62,7 @@ impl<D: Disk> Spool<D> {
         let _turn = self.index.turn(id);
         let (name, folder) = self.locate(id)?;
         self.index.remove(id);
+        self.room.remove(name.state, name.length);
         let from = folder.path.join(name.to_string());
         let to = folder.path.join(name.bad());
         tracing::error!(id = %id, path = %to.display(), reason, "a damaged message was set aside");
@@ -81,6 +82,7 @@ impl<D: Disk> Spool<D> {
             result => result.map_err(SpoolError::io("remove message", &path))?,
         }
         self.index.remove(id);
+        self.room.remove(name.state, name.length);
         self.folders.give_back(place);
         folder.sync(&self.disk)
     }
@@ -113,7 +115,8 @@ impl<D: Disk> Spool<D> {
                 self.append(&self.open_stored(id, true)?, &[Entry::Results(results)])?;
             }
             Change::SetAside { state, verdict, reasons } if is_aside(*state) => {
-                let entries = entries(verdict.as_deref(), &[], &[], reasons);
+                let mut entries = entries(verdict.as_deref(), &[], &[], reasons);
+                entries.push(self.aside_now());
                 self.append(&self.open_stored(id, true)?, &entries)?;
                 self.change_state(id, *state, true)?;
             }
@@ -186,6 +189,11 @@ impl<D: Disk> Spool<D> {
         Ok(Stored::Done)
     }
 
+    /// From here on its time to be kept counts.
+    fn aside_now(&self) -> Entry<'static> {
+        Entry::AsideSince(self.calendar.seconds((self.options.clock)().moment))
+    }
+
     /// What the end of a message means for others with its content. The message itself is durable already, so a disk that
     /// fails here costs no more than another attempt at the next one.
     fn judge(&self, digest: Digest, state: StoredState) {
@@ -228,6 +236,9 @@ impl<D: Disk> Spool<D> {
         all.extend(log.notices.iter().map(Entry::Notice));
         all.extend(log.originated.then_some(Entry::Originated));
         all.extend(news);
+        if is_aside(state) {
+            all.push(self.aside_now());
+        }
         draft.store(state, &all).map(|_| ())
     }
 }

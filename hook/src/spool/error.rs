@@ -45,6 +45,9 @@ pub enum SpoolError {
         "take message in: messages whose senders wait fill the {max} bytes of disk that they may use"
     )]
     VolatileFull { max: u64 },
+    /// An administrator's bound is reached, or the file system is nearly full.
+    #[error("take message in: there is no room: {what}")]
+    NoRoom { what: String },
     #[error("take message in: {what} is larger than the {max} bytes of the spool's format")]
     TooLarge { what: &'static str, max: u64 },
     #[error("store message: there is no mailbox of index {index}")]

@@ -26,8 +26,9 @@ impl<D: Disk> Incoming<D> {
     /// Takes the next bytes.
     ///
     /// # Errors
-    /// The disk, mostly that it is full. The message cannot be finished then.
+    /// [`SpoolError::NoRoom`], or the disk, mostly that it is full. The message cannot be finished then.
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), SpoolError> {
+        self.0.spool.room(self.0.length + bytes.len() as u64)?;
         self.0.write(bytes)
     }
 
@@ -44,7 +45,7 @@ impl<D: Disk> Spool<D> {
     /// Begins a message in the hook's custody. Nothing of it is visible before [`Incoming::finish`].
     ///
     /// # Errors
-    /// An envelope beyond the format's bounds, no room for another folder, or a spool that no longer stores.
+    /// An envelope beyond the format's bounds, no room, or a spool that no longer stores.
     pub fn begin(
         self: &Arc<Self>,
         id: MessageId,
@@ -52,6 +53,7 @@ impl<D: Disk> Spool<D> {
         envelope: &Envelope,
         received_unix_ms: u64,
     ) -> Result<Incoming<D>, SpoolError> {
+        self.room(0)?;
         self.draft(id, mailbox, envelope, received_unix_ms).map(Incoming)
     }
 
@@ -187,6 +189,7 @@ impl<D: Disk> Draft<D> {
         self.path = path;
         self.folder.sync(&self.spool.disk)?;
         self.spool.index.insert(&name, self.place);
+        self.spool.room.add(state, length);
         self.kept = true;
         Ok(finished)
     }

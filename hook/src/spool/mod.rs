@@ -13,6 +13,7 @@
 
 mod body;
 mod bounce;
+mod calendar;
 mod change;
 mod error;
 mod folders;
@@ -22,6 +23,8 @@ mod name;
 mod open;
 mod originate;
 mod record;
+mod retain;
+mod room;
 mod stored;
 mod suspects;
 #[cfg(test)]
@@ -45,12 +48,16 @@ pub use error::SpoolError;
 pub use incoming::Incoming;
 pub(crate) use open::is_own;
 pub(crate) use open::replace_file;
+pub use retain::LOOK_MAX;
+pub use room::{RoomLimits, Usage};
 pub use suspects::{SUSPECTS_MAX, Suspect, Suspects};
 pub use volatile::Volatile;
 
 use crate::disk::{Disk, DiskFile};
+use calendar::Calendar;
 use folders::Folders;
 use index::Index;
+use room::Room;
 use volatile::VolatileStore;
 
 /// The socket of the operator's commands lies in the spool.
@@ -59,6 +66,8 @@ pub const CONTROL_SOCKET: &str = "control";
 pub const AUDIT_FILE: &str = "audit.log";
 /// Workers that operators made not ready; see [`crate::admin`].
 pub const ORDERS_FILE: &str = "orders";
+/// The spool's own time.
+const CALENDAR_FILE: &str = "calendar";
 const LOCK_FILE: &str = "lock";
 const FORMAT_FILE: &str = "format";
 const EPOCH_FILE: &str = "epoch";
@@ -77,6 +86,8 @@ pub struct Options {
     pub volatile_memory_bytes_max: u64,
     /// Disk for all messages in their senders' custody, in bytes. Beyond it intake says "try again later".
     pub volatile_disk_bytes_max: u64,
+    /// When no more mail is taken in.
+    pub room: RoomLimits,
     /// The host's name, as the reporting MTA of notices.
     pub host: String,
     pub clock: Clock,
@@ -141,6 +152,8 @@ pub struct Log {
     pub results: Vec<RecipientResult>,
     /// Why it was set aside, oldest first.
     pub reasons: Vec<String>,
+    /// Since when it has been set aside, in seconds of the spool's own time.
+    pub aside_since_s: Option<u64>,
     /// Notices written to the sender, and the recipients that each speaks of.
     pub notices: Vec<Notice>,
     /// Under which ids the verdict's originated messages are written, in their order.
@@ -189,6 +202,8 @@ pub struct Spool<D: Disk> {
     index: Index,
     volatile: VolatileStore<D>,
     suspects: Suspects,
+    room: Room,
+    calendar: Calendar,
     health: Health,
     _lock: D::Lock,
 }

@@ -9,15 +9,17 @@ use std::time::Duration;
 use gantry_protocol::id::Epoch;
 use gantry_protocol::pool::{Custody, MailboxIndex, Marked, Recovered, StoredState};
 
+use super::calendar::Calendar;
 use super::folders::{Folders, folder_number};
 use super::index::Index;
 use super::name::{FileName, Name};
 use super::record::FORMAT;
+use super::room::Room;
 use super::suspects::Suspects;
 use super::volatile::VolatileStore;
 use super::{
-    AUDIT_FILE, CONTROL_SOCKET, EPOCH_FILE, FORMAT_FILE, Health, LOCK_FILE, Now, ORDERS_FILE,
-    Opened, Options, Report, SUSPECTS_FILE, Spool, SpoolError, VOLATILE_FOLDER,
+    AUDIT_FILE, CALENDAR_FILE, CONTROL_SOCKET, EPOCH_FILE, FORMAT_FILE, Health, LOCK_FILE, Now,
+    ORDERS_FILE, Opened, Options, Report, SUSPECTS_FILE, Spool, SpoolError, VOLATILE_FOLDER,
 };
 use crate::disk::{Disk, DiskFile};
 
@@ -63,8 +65,9 @@ impl<D: Disk> Spool<D> {
         scan.root(&disk, root, mailboxes)?;
         let epoch = raise_epoch(&disk, root, scan.epoch_seen)?;
         let suspects = Suspects::open(&disk, root)?;
-
         let now = (options.clock)();
+        let calendar = Calendar::open(&disk, root, now, &mut scan.reports)?;
+
         let list = scan.index.list(|_| true, usize::MAX);
         let mailbox = |folder| scan.folders.get(folder).map(|folder| folder.mailbox);
         let recovered = list
@@ -83,6 +86,8 @@ impl<D: Disk> Spool<D> {
             index: scan.index,
             volatile,
             suspects,
+            room: scan.room,
+            calendar,
             health: Health::default(),
             _lock: lock,
         };
@@ -95,6 +100,7 @@ impl<D: Disk> Spool<D> {
 struct Scan {
     folders: Folders,
     index: Index,
+    room: Room,
     reports: Vec<Report>,
     /// The highest epoch in any name.
     epoch_seen: Epoch,
@@ -136,6 +142,7 @@ impl Scan {
             match name {
                 Some(FileName::Message(name)) if self.index.get(name.id).is_none() => {
                     self.index.insert(&name, folder);
+                    self.room.add(name.state, name.length);
                     self.epoch_seen = self.epoch_seen.max(name.id.epoch);
                 }
                 Some(FileName::Message(_)) => {
@@ -177,7 +184,8 @@ impl Scan {
 }
 
 /// Names in the spool that no mailbox can have.
-const OWN_NAMES: [&str; 8] = [
+const OWN_NAMES: [&str; 9] = [
+    CALENDAR_FILE,
     LOCK_FILE,
     FORMAT_FILE,
     EPOCH_FILE,
@@ -249,7 +257,11 @@ fn raise_epoch<D: Disk>(disk: &D, root: &Path, seen: Epoch) -> Result<Epoch, Spo
 }
 
 /// The line that a small file holds, or `None` where there is no file.
-fn read_line<D: Disk>(disk: &D, root: &Path, path: &Path) -> Result<Option<String>, SpoolError> {
+pub(super) fn read_line<D: Disk>(
+    disk: &D,
+    root: &Path,
+    path: &Path,
+) -> Result<Option<String>, SpoolError> {
     let io = || SpoolError::io("read", path);
     let file = match disk.open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),

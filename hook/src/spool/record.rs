@@ -165,6 +165,8 @@ pub(super) enum Record {
     Originated,
     /// The message whose verdict originated this one.
     Origin(MessageId),
+    /// It was set aside at this second of the spool's own time.
+    AsideSince(u64),
 }
 
 /// An entry that is to be written.
@@ -178,6 +180,7 @@ pub(super) enum Entry<'a> {
     Originates(&'a [MessageId]),
     Originated,
     Origin(MessageId),
+    AsideSince(u64),
 }
 
 impl Entry<'_> {
@@ -197,6 +200,7 @@ impl Entry<'_> {
             Entry::Originates(ids) => (6, postcard::to_stdvec(ids)),
             Entry::Originated => (7, Ok(Vec::new())),
             Entry::Origin(origin) => (8, postcard::to_stdvec(&origin)),
+            Entry::AsideSince(seconds) => (10, postcard::to_stdvec(&seconds)),
         };
         let payload = payload.ok().filter(|payload| payload.len() <= RECORD_BYTES_MAX)?;
         let length = u32::try_from(payload.len()).ok()?;
@@ -251,6 +255,7 @@ impl RecordHeader {
             6 => whole(payload).map(Record::Originates),
             7 => payload.is_empty().then_some(Record::Originated),
             8 => whole(payload).map(Record::Origin),
+            10 => whole(payload).map(Record::AsideSince),
             _ => None,
         }
     }

@@ -100,6 +100,8 @@ impl<D: Disk> Spool<D> {
             let rename = self.disk.rename(&from, &folder.path.join(to.to_string()));
             rename.map_err(SpoolError::io("rename message", &from))?;
             self.index.set_state(id, state);
+            self.room.remove(name.state, name.length);
+            self.room.add(state, name.length);
         }
         if durable { folder.sync(&self.disk) } else { Ok(()) }
     }
@@ -154,11 +156,13 @@ impl Log {
             Record::Results(results) => self.add_results(results),
             Record::Reasons(reasons) => self.reasons.extend(reasons),
             Record::Notice(notice) => self.notices.push(notice),
+            Record::AsideSince(seconds) => self.aside_since_s = Some(seconds),
             Record::Originates(ids) => self.originates = ids,
             Record::Originated => self.originated = true,
             Record::Origin(origin) => self.origin = Some(origin),
             Record::Requeued => {
                 self.forget_verdict();
+                self.aside_since_s = None;
                 self.results.retain(|result| {
                     result.result == gantry_protocol::pool::ReleaseResult::Accepted
                 });

@@ -88,6 +88,7 @@ impl World {
         let options = Options {
             volatile_memory_bytes_max: 600,
             volatile_disk_bytes_max: 1 << 20,
+            room: Default::default(),
             host: "mx1".to_owned(),
             clock: Arc::new(move || {
                 let now = clock.load(Ordering::Relaxed);

@@ -1,5 +1,7 @@
 //! Workers and hooks that die, hang and come back.
 
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::thread;
 use std::time::Instant;
 
@@ -8,7 +10,56 @@ use gantry::demo::process::freeze_holding;
 use gantry::demo::source::{Fate, Source};
 use gantry_tests::cluster::RULES;
 use gantry_tests::smtp::{Client, deliver, note};
-use gantry_tests::{Cluster, PATIENCE, Setup, await_that, skip, until};
+use gantry_tests::{Cluster, PATIENCE, Setup, await_that, free_port, skip, until};
+
+/// One file that the disk has damaged is set aside and reported; the others go out.
+#[test]
+fn a_damaged_message_is_set_aside_at_its_release_and_the_others_go_out() {
+    let nobody = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port().unwrap()));
+    let retry = ", retry_first = \"1s\", retry_max = \"1s\"".to_owned();
+    let setup = Setup { release: Some(nobody), out: retry, ..Setup::default() };
+    let mut cluster = Cluster::with_workers(&setup, &["pc-1"]);
+    for subject in ["1", "2", "3"] {
+        deliver(
+            cluster.intake,
+            "b@recipient.example",
+            &note(subject, "a text that is long enough"),
+        );
+    }
+    let waiting = || Some(cluster.stored("r")).filter(|waiting| waiting.len() == 3);
+    let waiting = await_that("all wait for the next hop", waiting);
+    cluster.kill_hook();
+    let mut bytes = fs::read(&waiting[1]).unwrap();
+    let text = b"long enough";
+    let at = bytes.windows(text.len()).position(|window| window == text).unwrap();
+    bytes[at] ^= 1;
+    fs::write(&waiting[1], bytes).unwrap();
+    let config = fs::read_to_string(cluster.config()).unwrap();
+    let sink = cluster.sink.address().to_string();
+    fs::write(cluster.config(), config.replace(&nobody.to_string(), &sink)).unwrap();
+    cluster.start_hook();
+
+    cluster.await_released(2);
+    let set_aside = || (cluster.stored("bad").len() == 1).then_some(());
+    await_that("the damaged one is set aside", set_aside);
+    await_that("it is counted", || (cluster.counter("corrupted") == 1).then_some(()));
+    let others = || (cluster.stored_at_all() == cluster.stored("bad")).then_some(());
+    await_that("nothing else is left", others);
+    let subjects: Vec<String> = cluster
+        .sink
+        .received()
+        .iter()
+        .map(|received| fs::read_to_string(&received.path).unwrap())
+        .filter_map(|text| {
+            text.lines().find(|line| line.starts_with("Subject:")).map(str::to_owned)
+        })
+        .collect();
+    assert_eq!(subjects.len(), 2, "{subjects:?}");
+    assert!(!subjects.contains(&"Subject: 2".to_owned()), "{subjects:?}");
+    // It goes on as if nothing had been.
+    deliver(cluster.intake, "b@recipient.example", &note("4", "x"));
+    cluster.await_released(3);
+}
 
 /// Stopped while it holds a reservation, killed, and taken over from; in both custodies.
 #[test]

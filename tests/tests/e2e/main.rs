@@ -15,6 +15,7 @@ mod faults;
 mod operation;
 mod operators;
 mod postfix;
+mod room;
 mod topologies;
 mod true_path;
 mod ways;

@@ -170,6 +170,26 @@ fn decisions_are_conditional_and_audited() {
     assert!(lines.iter().any(|line| line["who"] == "root@local" && line["reason"] == "again"));
 }
 
+/// What cannot be read any more is set aside, and who decided about it is told; nothing else stops.
+#[test]
+fn who_releases_a_damaged_message_is_told() {
+    let cluster = Cluster::with_workers(&Setup::default(), &["pc-1"]);
+    let id = quarantined(&cluster);
+    let file = cluster.stored("q").remove(0);
+    let mut bytes = fs::read(&file).unwrap();
+    bytes[40] ^= 1;
+    fs::write(&file, bytes).unwrap();
+    let released = cluster.hook_command(&["quarantine", "release", &id]);
+    assert_eq!(released.status.code(), DATAERR, "{}", said(&released));
+    assert!(said(&released).contains("set aside"), "{}", said(&released));
+    assert_eq!((cluster.stored("bad").len(), cluster.counter("corrupted")), (1, 1));
+    let lines = audit(&cluster);
+    let last = lines.last().unwrap()["outcome"].as_str().unwrap();
+    assert!(last.starts_with("refused: "), "{lines:?}");
+    deliver(cluster.upstream, "b@recipient.example", &note("1", "x"));
+    cluster.await_released(1);
+}
+
 /// Nobody looks at it again, so it takes a reason, and the recipient sees who said so.
 #[test]
 fn a_message_leaves_as_it_is_only_for_a_reason() {

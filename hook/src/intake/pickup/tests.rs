@@ -106,6 +106,7 @@ fn intake(root: &Path) -> Arc<LocalIntake<RealDisk>> {
     let options = Options {
         volatile_memory_bytes_max: 1 << 20,
         volatile_disk_bytes_max: 1 << 20,
+        room: Default::default(),
         host: "mx1".into(),
         clock: Arc::new(|| Now { moment: Moment(0), unix_ms: unix_ms() }),
     };

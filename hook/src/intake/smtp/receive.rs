@@ -23,7 +23,7 @@ const HEADER_TOO_LONG: &str = "552 5.6.0 Header block too long";
 const HOPS: &str = "554 5.4.6 Too many Received fields: the message goes in circles";
 const POISON: &str =
     "550 5.7.0 A message with this content is held here, since it could not be processed";
-const SPOOL_FULL: &str = "452 4.3.1 No room for the message, try again later";
+pub(super) const SPOOL_FULL: &str = "452 4.3.1 No room for the message, try again later";
 const SPOOL_FAILED: &str = "451 4.3.0 The message could not be stored, try again later";
 
 /// A message as it comes in.
@@ -198,7 +198,9 @@ impl<D: Disk> Session<D> {
                 self.gate.stop(error.to_string());
                 SPOOL_FAILED
             }
-            SpoolError::VolatileFull { .. } | SpoolError::FoldersFull { .. } => SPOOL_FULL,
+            SpoolError::VolatileFull { .. }
+            | SpoolError::FoldersFull { .. }
+            | SpoolError::NoRoom { .. } => SPOOL_FULL,
             SpoolError::Io { source, .. }
                 if matches!(
                     source.kind(),

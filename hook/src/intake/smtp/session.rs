@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::SmtpIntake;
 use super::command::{Command, Extensions, Mail, UNKNOWN, XFORWARD_ATTRIBUTES};
+use super::receive::SPOOL_FULL;
 use super::wire::{Gone, Line, Wire};
 use crate::disk::Disk;
 use crate::intake::{Admission, Gate};
@@ -326,6 +327,10 @@ impl<D: Disk> Session<D> {
         }
         if mail.size.is_some_and(|size| self.is_too_large(size)) {
             return self.wrong("552 5.3.4 Message too large");
+        }
+        if let Err(error) = self.spool.room(mail.size.unwrap_or(0)) {
+            tracing::debug!(mailbox = self.intake.mailbox, "{error}");
+            return self.wire.reply(SPOOL_FULL);
         }
         self.transaction = Some(Transaction { mail, ..Transaction::default() });
         self.wire.reply("250 2.1.0 Ok");

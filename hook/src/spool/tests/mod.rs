@@ -12,10 +12,12 @@ mod crash;
 mod life;
 mod originate;
 mod real;
+mod retain;
 mod volatile;
 
 use std::io::Read;
 use std::path::Path;
+use std::sync::Mutex;
 
 use gantry_mail::Recipient;
 use gantry_protocol::pool::{Change, ReleaseResult, Stored};
@@ -33,6 +35,7 @@ fn options() -> Options {
     Options {
         volatile_memory_bytes_max: 256 * 1024,
         volatile_disk_bytes_max: 512 * 1024,
+        room: Default::default(),
         host: "mx1.example".into(),
         clock: Arc::new(|| Now { moment: Moment(RECEIVED + 5_000), unix_ms: RECEIVED + 5_000 }),
     }

@@ -78,6 +78,7 @@ impl Site {
         let options = Options {
             volatile_memory_bytes_max: 1 << 20,
             volatile_disk_bytes_max: 1 << 30,
+            room: Default::default(),
             host: "mx1".into(),
             clock: Arc::new(|| Now { moment: Moment(0), unix_ms: 0 }),
         };
