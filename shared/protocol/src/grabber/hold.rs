@@ -7,7 +7,7 @@ use crate::id::Fence;
 use crate::limits::SILENCE_DEFAULT;
 use crate::time::Moment;
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Held {
     pub(super) fence: Fence,
     pub(super) length: u64,

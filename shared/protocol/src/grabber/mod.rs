@@ -133,7 +133,7 @@ enum Timer {
 }
 
 /// The part of a worker that reserves messages at one host.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Grabber {
     config: Config,
     host: String,
@@ -152,7 +152,7 @@ pub struct Grabber {
 }
 
 /// What is counted within one link.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Link {
     beat: Duration,
     beat_idle: Duration,

@@ -23,7 +23,7 @@ use crate::time::{Moment, millis};
 const HINTS_REMEMBERED_MAX: usize = 4_096;
 
 /// What one grabber knows of the others at its host.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Monitor {
     peers: BTreeMap<String, (PeerProfile, Moment)>,
     hinted: BTreeSet<(MessageId, Fence)>,

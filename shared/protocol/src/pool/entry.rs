@@ -11,7 +11,7 @@ use crate::time::Moment;
 use crate::verdict::Verdict;
 
 /// Kept small: a hundred thousand of them wait on a busy day. What only few messages have is boxed.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Entry {
     pub(super) mailbox: MailboxIndex,
     pub(super) custody: Custody,
@@ -36,7 +36,7 @@ pub(super) struct Entry {
 }
 
 /// Where a message is on its way.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum State {
     /// In the pool.
     Marked,
@@ -49,7 +49,7 @@ pub(super) enum State {
 }
 
 /// One grabber's exclusive, timed right to the message.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Reservation {
     pub(super) fence: Fence,
     pub(super) grabber: GrabberKey,
@@ -76,7 +76,7 @@ pub(super) enum Phase {
 }
 
 /// What happens when the store under way completes.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Settling {
     pub(super) next: Next,
     /// Who is told that the verdict counts.
@@ -85,14 +85,14 @@ pub(super) struct Settling {
     pub(super) prior: Option<Box<Releasing>>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Acknowledge {
     pub(super) session: Session,
     pub(super) grabber: GrabberKey,
     pub(super) fence: Fence,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Next {
     /// Hand it on; `unprocessed` by the administrator's rule.
     Release { releasing: Box<Releasing>, unprocessed: bool },
@@ -111,7 +111,7 @@ pub(super) enum Next {
 }
 
 /// Serving the recipients.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Releasing {
     /// Whether the verdict and results are known; not so for what a start found on disk.
     pub(super) loaded: bool,
@@ -172,7 +172,7 @@ impl Step {
 }
 
 /// What befell a message before.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct History {
     pub(super) reasons: Vec<String>,
     /// Attempts that are given back when the same incarnation links again.
@@ -245,7 +245,7 @@ pub(super) enum Blame {
 }
 
 /// A verdict that has arrived whole, under the current fence.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Arrived {
     pub(super) message: MessageId,
     pub(super) acknowledge: Acknowledge,

@@ -15,7 +15,7 @@ use crate::time::Moment;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct GrabberKey(pub(super) u16);
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Grabber {
     pub(super) name: String,
     /// Program and version, as its last hello said.
@@ -144,7 +144,7 @@ impl Grabber {
     }
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Grabbers {
     table: BTreeMap<GrabberKey, Grabber>,
     by_name: BTreeMap<String, GrabberKey>,

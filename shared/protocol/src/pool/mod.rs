@@ -83,7 +83,7 @@ enum Timer {
 }
 
 /// The messages of one host.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Pool {
     config: Config,
     epoch: Epoch,

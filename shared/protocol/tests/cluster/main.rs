@@ -7,61 +7,24 @@
     reason = "tests fail by panicking"
 )]
 
+#[allow(dead_code, reason = "two tests share it, and neither uses all of it")]
 mod net;
 mod node;
 
-use net::Net;
+use gantry_protocol::pool::Config;
+use net::{Net, Op};
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
 
-#[derive(Clone, Debug)]
-pub(crate) enum Op {
-    Mark,
-    /// Moves something that is under way, whichever it is.
-    Move {
-        which: usize,
-    },
-    /// A store under way completes or fails.
-    Store {
-        which: usize,
-        fails: bool,
-    },
-    /// A worker's job: done, given up, or a step further.
-    Work {
-        worker: usize,
-        which: usize,
-        word: u8,
-    },
-    Lose {
-        worker: usize,
-    },
-    Link {
-        worker: usize,
-    },
-    /// The process dies and starts anew.
-    Restart {
-        worker: usize,
-    },
-    /// Neither reads nor writes nor works, until it does again.
-    Hang {
-        worker: usize,
-        hung: bool,
-    },
-    Ready {
-        worker: usize,
-        ready: bool,
-    },
-    Capacity {
-        worker: usize,
-        messages: u64,
-    },
-    Pass {
-        ms: u64,
-    },
+const WORKERS: usize = 3;
+
+/// Of so many faults none may be held against a message.
+fn config() -> Config {
+    Config { attempts_max: 200, returns_max: 2_000, ..net::config() }
 }
 
 fn op() -> impl Strategy<Value = Op> {
-    let worker = 0..net::WORKERS;
+    let worker = 0..WORKERS;
     let which = 0..1_000_usize;
     prop_oneof![
         6 => Just(Op::Mark),
@@ -89,7 +52,7 @@ proptest! {
 
     #[test]
     fn every_message_is_applied_once_and_no_credit_is_lost(ops in proptest::collection::vec(op(), 1..400)) {
-        let mut net = Net::new();
+        let mut net = Net::new(WORKERS, config());
         for op in &ops {
             net.apply(op);
         }

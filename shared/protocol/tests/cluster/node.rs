@@ -16,7 +16,7 @@ pub(crate) const POLICY: Digest = Digest([1; 32]);
 pub(crate) type Key = (MessageId, Fence);
 
 /// What the host says on a reservation's stream.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum Down {
     Frame(HostReservation),
     Body,
@@ -24,13 +24,13 @@ pub(crate) enum Down {
 }
 
 /// What the worker says on one.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum Up {
     Frame(WorkerReservation),
     Reset,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Link {
     pub(crate) session: Session,
     pub(crate) control_up: VecDeque<WorkerControl>,
@@ -60,7 +60,7 @@ impl Link {
     }
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Node {
     pub(crate) name: String,
     pub(crate) grabber: Grabber,
@@ -187,7 +187,7 @@ impl Node {
                 self.grabber.handle_progress(key.0, key.1, self.work, silence, now);
                 return self.run();
             }
-            _ => Processed::Verdict(Box::new(verdict(key.0))),
+            _ => Processed::Verdict(Box::new(verdict(key, &self.name))),
         };
         self.jobs.retain(|job| *job != key);
         self.grabber.handle_processed(key.0, key.1, processed, now);
@@ -255,13 +255,19 @@ pub(crate) fn digest(id: MessageId) -> Digest {
     Digest(digest)
 }
 
-fn verdict(id: MessageId) -> Verdict {
+/// Under which fence this verdict was given and by whom, as its finding says.
+pub(crate) fn author_of(verdict: &Verdict) -> (String, String) {
+    let finding = &verdict.findings[0];
+    (finding.engine.clone(), finding.signatures.clone())
+}
+
+fn verdict((id, fence): Key, worker: &str) -> Verdict {
     let disposition = Disposition::Deliver { edits: Vec::new(), body: Body::Original };
     let finding = Finding {
         need: "virus".to_owned(),
         module: "rules".to_owned(),
-        engine: String::new(),
-        signatures: String::new(),
+        engine: fence.to_string(),
+        signatures: worker.to_owned(),
         outcome: Outcome::Clean,
         duration_ms: 1,
     };
