@@ -177,7 +177,7 @@ impl Net {
             since: self.now,
             attempts: 0,
         };
-        let log = StoredLog { verdict: None, results: Vec::new(), recipients: 1 };
+        let log = StoredLog { recipients: 1, ..StoredLog::default() };
         let state = StoredState::Marked { attempts: 0 };
         self.disk.insert(marked.id, OnDisk { marked: marked.clone(), state, log });
         self.pool.handle_marked(marked, self.now);
