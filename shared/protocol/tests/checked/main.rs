@@ -146,7 +146,7 @@ impl Model for Reservations {
         if let Some(due) = net.pool.next_timeout()
             && world.passes < self.bounds.passes
         {
-            actions.push(Op::Pass { ms: due.since(net.now).as_millis() as u64 + 1 });
+            actions.push(Op::Pass { ms: gantry_protocol::time::millis(due.since(net.now)) + 1 });
         }
     }
 
