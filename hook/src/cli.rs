@@ -73,6 +73,9 @@ pub enum Command {
     Mark(MarkArgs),
     /// Run the hook until it is told to stop (SIGTERM, SIGINT)
     Run,
+    /// Take no more mail, let workers finish what is there, and end the running hook
+    #[command(after_help = DRAIN_EXAMPLES)]
+    Drain(DrainArgs),
     /// Show workers, profiles, backlog and messages of the running hook
     Status(Output),
     /// Take a certificate's rights away, at once and for ever
@@ -129,6 +132,30 @@ pub struct MarkArgs {
     /// The recipients' addresses
     #[arg(value_name = "RCPT", required = true, last = true)]
     pub recipients: Vec<String>,
+}
+
+const DRAIN_EXAMPLES: &str = "\
+Examples, before the program or the machine is changed:
+  gantry-hook --config hook.toml drain --within 10m
+  gantry-hook --config hook.toml drain --cancel
+
+Senders are told 421 and come again; pickup folders fill up; `mark` exits with 75. Messages
+that the next server defers do not keep the hook. What is left stays in the spool.
+Exits with 0 when the hook has ended.";
+
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct DrainArgs {
+    /// End after this time whatever is left; without it, when nothing waits any more
+    #[arg(long, value_name = "TIME", value_parser = within)]
+    pub within: Option<Duration>,
+    /// Take it back: mail is taken in again
+    #[arg(long, conflicts_with = "within")]
+    pub cancel: bool,
+    /// Why, for the audit log
+    #[arg(long, value_name = "TEXT", value_parser = reason)]
+    pub reason: Option<String>,
+    #[command(flatten)]
+    pub output: Output,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Args)]
@@ -220,6 +247,15 @@ fn expiry(text: &str) -> Result<Duration, String> {
         Some(time) if time >= Duration::from_secs(1) && time <= 30 * day => Ok(time),
         Some(_) => Err("a token can be used for 1s to 30d".to_owned()),
         None => Err("a time is a whole number and s, m, h or d, such as 1h".to_owned()),
+    }
+}
+
+fn within(text: &str) -> Result<Duration, String> {
+    let day = Duration::from_secs(24 * 60 * 60);
+    match gantry_config::duration(text) {
+        Some(time) if time >= Duration::from_secs(1) && time <= day => Ok(time),
+        Some(_) => Err("a drain takes 1s to 1d".to_owned()),
+        None => Err("a time is a whole number and s, m, h or d, such as 10m".to_owned()),
     }
 }
 

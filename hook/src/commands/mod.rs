@@ -1,6 +1,7 @@
 //! What the command line asks for, done.
 
 mod check;
+mod drain;
 mod join;
 mod mark;
 mod show;
@@ -40,6 +41,7 @@ pub fn execute(cli: Cli, out: &mut dyn Write) -> Result<(), Failure> {
         Command::Token(arguments) => token(&config, arguments, out),
         Command::Revoke { name } => revoke(&config, &name, out),
         Command::Run => run(config),
+        Command::Drain(arguments) => drain::drain(&config, arguments, out),
         Command::Status(Output { json }) => {
             let status = status(&config)?;
             if json {
@@ -287,7 +289,8 @@ fn offline(config: &Config, request: Request) -> Result<Reply, Failure> {
         | Request::Reload
         | Request::Queue { .. }
         | Request::Message { .. }
-        | Request::Manage { .. } => Reply::Refused("no hook is running".to_owned()),
+        | Request::Manage { .. }
+        | Request::Drain { .. } => Reply::Refused("no hook is running".to_owned()),
     })
 }
 

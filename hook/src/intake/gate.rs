@@ -32,6 +32,8 @@ pub enum Admission {
     Stopped {
         reason: String,
     },
+    /// The hook empties itself: clients are told 421 until it ends or an operator takes that back.
+    Emptying,
     /// The hook is about to end: clients are told 421. Senders that wait for an answer still get it.
     Draining,
 }
@@ -102,6 +104,28 @@ impl Gate {
         });
     }
 
+    /// Takes nothing more, for now. A stop is over with it: whatever was wrong, nothing is taken.
+    pub fn empty(&self) {
+        self.admission.send_if_modified(|admission| {
+            let ending = *admission == Admission::Draining;
+            if !ending {
+                *admission = Admission::Emptying;
+            }
+            !ending
+        });
+    }
+
+    /// Takes new mail again after [`Gate::empty`].
+    pub fn refill(&self) {
+        self.admission.send_if_modified(|admission| {
+            let emptying = *admission == Admission::Emptying;
+            if emptying {
+                *admission = Admission::Open;
+            }
+            emptying
+        });
+    }
+
     /// Takes nothing more, for good. Each intake ends once its last session has ended.
     pub fn drain(&self) {
         self.admission.send_replace(Admission::Draining);
@@ -109,6 +133,13 @@ impl Gate {
 
     pub fn admission(&self) -> Admission {
         self.admission.borrow().clone()
+    }
+
+    /// Waits until clients are to be sent away: the gate drains, or the hook empties itself.
+    pub async fn closing(&self) {
+        let mut admission = self.admission.subscribe();
+        let closes = |is: &Admission| matches!(is, Admission::Draining | Admission::Emptying);
+        let _ = admission.wait_for(closes).await;
     }
 
     /// Waits until the gate drains.
@@ -235,7 +266,15 @@ mod tests {
         assert_eq!(gate.admission(), Admission::Stopped { reason: "disk".into() });
         gate.reopen();
         assert_eq!(gate.admission(), Admission::Open);
+        gate.empty();
+        gate.stop("while it empties itself");
+        gate.reopen();
+        assert_eq!(gate.admission(), Admission::Emptying);
+        gate.refill();
+        assert_eq!(gate.admission(), Admission::Open);
         gate.drain();
+        gate.empty();
+        gate.refill();
         gate.stop("late");
         gate.reopen();
         assert_eq!(gate.admission(), Admission::Draining);

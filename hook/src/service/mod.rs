@@ -5,6 +5,7 @@
 
 mod action;
 pub(crate) mod certificates;
+mod drain;
 mod effects;
 mod link;
 mod member;
@@ -71,6 +72,8 @@ struct Service<D: Disk> {
     epoch: u32,
     /// When the links are looked at next, whether they carry anything.
     listen_at: Option<Instant>,
+    /// An operator lets the hook finish what it has, and end.
+    emptying: Option<drain::Emptying>,
     /// When the drain ends at the latest.
     drain_until: Option<Instant>,
     /// When a disk that failed may be tried again; `None` while it is being tried.
@@ -270,6 +273,7 @@ impl<D: Disk> Service<D> {
 
     fn on_housekeeping(&mut self) {
         self.look_after_certificates();
+        self.look_whether_empty();
         self.probe();
     }
 
@@ -300,6 +304,11 @@ impl<D: Disk> Service<D> {
 
     fn on_stop(&mut self) {
         self.stops += 1;
+        self.end();
+    }
+
+    /// Takes nothing more on, and ends when what it has begun is done.
+    fn end(&mut self) {
         if self.drain_until.is_none() {
             tracing::info!("stopping: finishing what is being stored and released");
             self.drain_until = Some(Instant::now() + DRAIN_MAX);

@@ -41,9 +41,10 @@ impl<D: Disk> Service<D> {
             }
             Request::Message { .. } => self.tell_life(asked),
             Request::List { .. } | Request::Show { .. } => self.read(asked),
-            Request::Release { .. } | Request::Delete { .. } | Request::Manage { .. } => {
-                self.begin(asked)
-            }
+            Request::Release { .. }
+            | Request::Delete { .. }
+            | Request::Manage { .. }
+            | Request::Drain { .. } => self.begin(asked),
             Request::Reload => {
                 self.look_again();
                 answer(asked, Reply::Done);
@@ -92,6 +93,10 @@ impl<D: Disk> Service<D> {
             }
             Request::Manage { node, order, reason } => {
                 let done = self.order(&asked.who, node, *order, reason.as_deref());
+                self.finish(asked, done);
+            }
+            Request::Drain { within_s, cancel, .. } => {
+                let done = self.drain(&asked.who, *within_s, *cancel);
                 self.finish(asked, done);
             }
             _ => self.finish(asked, Err("there is nothing to be done".to_owned())),
@@ -213,7 +218,17 @@ impl<D: Disk> Service<D> {
             Order::Drain => frame::Order::Drain { reason: reason.clone() },
         };
         let now = self.clock.now();
-        self.pool.handle_order(node, frame, now).map_err(|error| error.to_string())?;
+        if let Err(error) = self.pool.handle_order(node, frame, now) {
+            // Where a worker has the host's name, the worker is meant.
+            return match order {
+                _ if node != self.name => Err(error.to_string()),
+                Order::Drain => self.drain(who, None, false),
+                Order::Ready => self.drain(who, None, true),
+                Order::NotReady => Err(format!(
+                    "{node} is the host: `gantry drain {node}` lets it take no more mail and end"
+                )),
+            };
+        }
         tracing::info!(worker = node, operator = who.name, reason, "ordered: {order}");
         Ok(())
     }
@@ -302,8 +317,10 @@ impl<D: Disk> Service<D> {
             intake_stopped: match self.gate.admission() {
                 Admission::Open => self.spool.room(0).err().map(|error| error.to_string()),
                 Admission::Stopped { reason } => Some(reason),
+                Admission::Emptying => Some("the hook is being drained".to_owned()),
                 Admission::Draining => Some("the hook is stopping".to_owned()),
             },
+            draining: self.drain_status(),
             mailboxes: self.mailboxes.iter().map(|mailbox| mailbox.name.clone()).collect(),
             pool: self.pool.status(MESSAGES_MAX, self.clock.now()),
         }

@@ -144,6 +144,7 @@ pub async fn run(config: Config) -> Result<(), RunError> {
         started: Instant::now(),
         epoch,
         listen_at: None,
+        emptying: None,
         drain_until: None,
         probe_after: Some(Instant::now()),
         stops: 0,

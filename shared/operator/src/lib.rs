@@ -8,7 +8,7 @@ pub mod table;
 
 use std::fmt;
 
-use gantry_protocol::pool::{MessageStatus, Status, StoredState};
+use gantry_protocol::pool::{MessageStatus, Remaining, Status, StoredState};
 use serde::{Deserialize, Serialize};
 
 /// The longest request, in bytes: ids, names and one reason.
@@ -67,6 +67,17 @@ pub enum Request {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         reason: Option<String>,
     },
+    /// The host takes no more mail, lets its workers finish what it has, and ends.
+    Drain {
+        /// It ends after so many seconds whatever is left, which stays in its spool.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        within_s: Option<u64>,
+        /// Takes it back instead.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        cancel: bool,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
+    },
     /// The revocation list has changed.
     Reload,
 }
@@ -77,7 +88,8 @@ impl Request {
         match self {
             Self::Release { reason, .. }
             | Self::Delete { reason, .. }
-            | Self::Manage { reason, .. } => reason.as_deref(),
+            | Self::Manage { reason, .. }
+            | Self::Drain { reason, .. } => reason.as_deref(),
             _ => None,
         }
     }
@@ -197,6 +209,9 @@ pub struct HookStatus {
     pub uptime_s: u64,
     /// Why no mail is taken, if so.
     pub intake_stopped: Option<String>,
+    /// Set while it empties itself to end then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub draining: Option<DrainStatus>,
     pub mailboxes: Vec<String>,
     /// What somebody should look at, a sentence each; empty is what monitoring waits for.
     #[serde(default)]
@@ -226,6 +241,17 @@ pub struct CertificateStatus {
     /// What else there is to say.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub note: String,
+}
+
+/// How far a host has emptied itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DrainStatus {
+    /// Since when, in seconds.
+    pub for_s: u64,
+    /// In how many seconds it ends at the latest.
+    pub ends_in_s: Option<u64>,
+    #[serde(flatten)]
+    pub remaining: Remaining,
 }
 
 /// Messages of one host.

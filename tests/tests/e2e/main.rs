@@ -10,6 +10,7 @@
 mod clamd;
 mod corpus;
 mod demo;
+mod drain;
 mod enrolment;
 mod faults;
 mod operation;

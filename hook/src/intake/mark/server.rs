@@ -123,7 +123,9 @@ async fn take<D: Disk>(
     match marker.gate.admission() {
         Admission::Open => {}
         Admission::Stopped { reason } => return Err(Reply::Later(reason).into()),
-        Admission::Draining => return Err(Reply::Later("the hook is ending".to_owned()).into()),
+        Admission::Draining | Admission::Emptying => {
+            return Err(Reply::Later("the hook is ending".to_owned()).into());
+        }
     }
     let mut envelope = local::recipients(&request.sender, &request.recipients)
         .map_err(|error| super::client::judge_envelope(&error))?;

@@ -96,7 +96,7 @@ fn admit(
     let of_client = count.of_client.get(&address).copied().unwrap_or_default();
     let refusal = match gate.admission() {
         _ if !intake.peers.iter().any(|peers| peers.contains(address)) => STRANGER,
-        Admission::Draining => DRAINING,
+        Admission::Draining | Admission::Emptying => DRAINING,
         Admission::Stopped { .. } => STOPPED,
         Admission::Open if count.sessions >= intake.limits.connections_max => CROWDED,
         Admission::Open if of_client >= intake.limits.connections_per_client_max => CROWDED_CLIENT,

@@ -129,7 +129,7 @@ impl<D: Disk> Session<D> {
             let line = tokio::select! {
                 biased;
                 line = self.wire.read_line(deadline) => line?,
-                () = self.gate.draining() => {
+                () = self.gate.closing() => {
                     self.wire.reply(DRAINING);
                     return Ok(());
                 }
@@ -323,7 +323,9 @@ impl<D: Disk> Session<D> {
         match self.gate.admission() {
             Admission::Open => {}
             Admission::Stopped { .. } => return self.wire.reply(STOPPED),
-            Admission::Draining => return self.wire.reply("451 4.3.2 Service is ending"),
+            Admission::Draining | Admission::Emptying => {
+                return self.wire.reply("451 4.3.2 Service is ending");
+            }
         }
         if mail.size.is_some_and(|size| self.is_too_large(size)) {
             return self.wrong("552 5.3.4 Message too large");

@@ -42,7 +42,7 @@ pub use effect::{
 };
 pub use link::LinkPeer;
 pub use operator::{Operation, OperatorError};
-pub use status::{Counters, MessageStatus, Status, WorkerStatus};
+pub use status::{Counters, MessageStatus, Remaining, Status, WorkerStatus};
 
 use crate::id::{Epoch, Fence, MessageId, Session, Token};
 use crate::limits::PROFILE_EVERY;

@@ -70,6 +70,29 @@ pub struct BacklogStatus {
     pub oldest_s: u64,
 }
 
+/// What a hook that empties itself still has on its way. What is set aside stays and does not count.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Remaining {
+    pub waiting: u64,
+    pub reserved: u64,
+    pub settling: u64,
+    pub releasing: u64,
+    /// Tried at the way out and to be tried again later; they stay in the spool.
+    pub deferred: u64,
+}
+
+impl Remaining {
+    /// Whether nothing is left that could be finished soon.
+    pub fn is_empty(&self) -> bool {
+        self.waiting + self.reserved + self.settling + self.releasing == 0
+    }
+
+    /// Messages in all.
+    pub fn messages(&self) -> u64 {
+        self.waiting + self.reserved + self.settling + self.releasing + self.deferred
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkerStatus {
     pub name: String,
@@ -114,6 +137,22 @@ pub struct MessageStatus {
 }
 
 impl Pool {
+    /// What is on its way, counted anew.
+    pub fn remaining(&self) -> Remaining {
+        let mut remaining = Remaining::default();
+        for entry in self.messages.values() {
+            *(match &entry.state {
+                State::Marked => &mut remaining.waiting,
+                State::Reserved(_) => &mut remaining.reserved,
+                State::Settling(_) => &mut remaining.settling,
+                State::Releasing(releasing) if releasing.tries > 0 => &mut remaining.deferred,
+                State::Releasing(_) => &mut remaining.releasing,
+                State::Held | State::Quarantined => continue,
+            }) += 1;
+        }
+        remaining
+    }
+
     /// A picture of the pool; at most `messages_max` messages, oldest first.
     pub fn status(&self, messages_max: usize, now: Moment) -> Status {
         let mut status = Status { counters: self.counters.clone(), ..Status::default() };
