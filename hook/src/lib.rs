@@ -9,6 +9,7 @@ pub mod disk;
 mod dots;
 pub mod exit;
 pub mod intake;
+pub mod journal;
 pub mod local;
 pub mod release;
 pub mod service;

@@ -19,6 +19,10 @@ use crate::{demo, operator};
 /// # Errors
 /// Whatever kept it from being done.
 pub fn execute(cli: Cli, out: &mut dyn Write) -> Result<(), Failure> {
+    let _log = match &cli.command {
+        Command::Run => None, // The configuration says how.
+        _ => gantry_daemon::log::start(Default::default()),
+    };
     match cli.command {
         Command::Check => {
             let config = load(&cli.config)?;
@@ -33,7 +37,11 @@ pub fn execute(cli: Cli, out: &mut dyn Write) -> Result<(), Failure> {
             line(out, &format!("{}: no mistakes", cli.config.display()))
         }
         Command::Join { token } => join(&load(&cli.config)?, &token, out),
-        Command::Run => run(load(&cli.config)?),
+        Command::Run => {
+            let config = load(&cli.config)?;
+            let _log = gantry_daemon::log::start(config.log);
+            run(config)
+        }
         Command::Operator(command) => operator::execute(&load(&cli.config)?, &command, out),
         Command::Policy { action } => policy::execute(&cli.config, action, out),
         Command::Demo(arguments) => {
@@ -94,6 +102,7 @@ fn run(config: Config) -> Result<(), Failure> {
             RunError::Identity(_) => exit::EX_NOPERM,
             RunError::Modules(_) | RunError::Policy(_) => exit::EX_CONFIG,
             RunError::Signals(_) => exit::EX_IOERR,
+            RunError::Metrics { .. } => exit::EX_UNAVAILABLE,
         };
         failure(code, error)
     })

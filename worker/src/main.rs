@@ -10,6 +10,5 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(code) => return ExitCode::from(code),
     };
-    gantry_daemon::log::start();
     exit::end("gantry", commands::execute(cli, &mut std::io::stdout()))
 }

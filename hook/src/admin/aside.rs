@@ -12,6 +12,7 @@ use gantry_protocol::pool::{Change, MailboxIndex, ReleaseResult, Stored};
 use gantry_protocol::verdict::{Finding, Outcome};
 
 use crate::disk::Disk;
+use crate::journal::{History, Kept};
 use crate::spool::{Header, Listed, Log, Spool, SpoolError};
 
 /// Messages in one state, oldest first, at most [`MESSAGES_MAX`]. One whose file cannot be read is listed with that as its
@@ -152,8 +153,28 @@ pub fn message<D: Disk>(spool: &Spool<D>, id: MessageId, life: &mut MessageLife)
     life.recipients = recipients.map(|recipient| recipient.address).collect();
 }
 
+/// Adds to a life what the history has of it. Blocks.
+pub fn tell_steps(history: Option<&History>, id: MessageId, life: &mut MessageLife) {
+    let kept = match history.map(|history| history.find(id)) {
+        None => {
+            Err("this hook keeps no history of messages: `history` in its configuration".to_owned())
+        }
+        Some(Ok(kept)) => Ok(kept),
+        Some(Err(error)) => Err(format!("the history cannot be read: {error}")),
+    };
+    match kept {
+        Ok(Kept { mailbox, steps }) => {
+            let whole = steps.first().is_some_and(|step| step.what == "marked");
+            let why = "the history has no room for earlier steps, or what wrote them was cut short";
+            life.forgotten = (!whole).then(|| why.to_owned());
+            (life.mailbox, life.steps) = (mailbox, steps);
+        }
+        Err(why) => life.forgotten = Some(why),
+    }
+}
+
 /// The word for what a recipient got.
-pub(super) fn result_word(result: ReleaseResult) -> &'static str {
+pub(crate) fn result_word(result: ReleaseResult) -> &'static str {
     match result {
         ReleaseResult::Accepted => "accepted",
         ReleaseResult::Deferred => "deferred",
@@ -163,7 +184,7 @@ pub(super) fn result_word(result: ReleaseResult) -> &'static str {
 }
 
 /// A module's finding in words: what it is, and module, engine and signatures behind it.
-pub(super) fn finding(finding: &Finding) -> String {
+pub(crate) fn finding(finding: &Finding) -> String {
     let outcome = match &finding.outcome {
         Outcome::Clean => "clean".to_owned(),
         Outcome::Found { names } => format!("found {}", names.join(", ")),

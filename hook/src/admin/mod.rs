@@ -4,7 +4,6 @@
 
 mod aside;
 mod client;
-mod life;
 mod orders;
 mod remote;
 mod socket;
@@ -13,9 +12,9 @@ use gantry_link::Identity;
 use gantry_operator::{REPLY_BYTES_MAX, Reply, Request};
 use tokio::sync::oneshot;
 
-pub use aside::{change, list, message, show};
+pub use aside::{change, list, message, show, tell_steps};
+pub(crate) use aside::{finding, result_word};
 pub use client::{AdminError, ask};
-pub use life::Lives;
 pub use orders::Orders;
 pub use remote::serve;
 pub use socket::listen;

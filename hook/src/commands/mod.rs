@@ -33,6 +33,8 @@ pub fn execute(cli: Cli, out: &mut dyn Write) -> Result<(), Failure> {
         return mark::mark(&cli.config, arguments, &mut std::io::stdin().lock()).map(drop);
     }
     let config = load(&cli.config)?;
+    let runs = matches!(cli.command, Command::Run);
+    let _log = gantry_daemon::log::start(if runs { config.log } else { Default::default() });
     match cli.command {
         Command::Mark(_) => Ok(()),
         Command::Check => check::check(&config, &cli.config.display().to_string(), out),
@@ -169,6 +171,7 @@ fn run(config: Config) -> Result<(), Failure> {
             RunError::Server(_)
             | RunError::Listen { .. }
             | RunError::Admin(_)
+            | RunError::Metrics { .. }
             | RunError::Mark(_) => exit::EX_UNAVAILABLE,
         };
         let hint = match &error {

@@ -1,5 +1,7 @@
 //! Every key of `hook.toml`: what the reader accepts, and what `docs/configuration.md` must explain.
 
+use gantry_config::METRICS;
+
 /// Each table, as the documentation names it, with its keys.
 pub const KEYS: &[(&str, &[&str])] = &[
     ("hook.toml", TOP),
@@ -16,6 +18,8 @@ pub const KEYS: &[(&str, &[&str])] = &[
     ("[limits]", LIMITS),
     ("[quarantine]", QUARANTINE),
     ("[held]", HELD),
+    ("[history]", HISTORY),
+    ("[metrics]", METRICS),
 ];
 
 pub(super) const TOP: &[&str] = &[
@@ -30,6 +34,9 @@ pub(super) const TOP: &[&str] = &[
     "limits",
     "quarantine",
     "held",
+    "log",
+    "history",
+    "metrics",
 ];
 
 pub(super) const MAILBOX: &[&str] = &[
@@ -134,3 +141,5 @@ pub(super) const LIMITS: &[&str] =
 pub(super) const QUARANTINE: &[&str] = &["keep", "max_bytes", "when_full"];
 
 pub(super) const HELD: &[&str] = &["keep", "max_bytes"];
+
+pub(super) const HISTORY: &[&str] = &["max_bytes"];

@@ -46,6 +46,12 @@ pub struct Config {
     pub limits: Limits,
     pub quarantine: Retention,
     pub held: Retention,
+    /// How the lines of the log are written.
+    pub log: gantry_daemon::log::Format,
+    /// What the history of messages may take up on disk, in bytes; none is kept with 0.
+    pub history_bytes_max: u64,
+    /// The address on which metrics are shown, if they are.
+    pub metrics: Option<SocketAddr>,
 }
 
 /// A named way in with its way out.

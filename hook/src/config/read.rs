@@ -6,12 +6,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use gantry_config::{Table, Value, duration_text};
+use gantry_daemon::log::{FORMATS, Format};
 use gantry_protocol::limits;
 use gantry_protocol::policy::BUILT_IN;
 
 use super::mailbox::mailbox;
 use super::policy::digest;
 use super::{Config, Intake, Limits, Mailbox, Release, Reservation, keys, retention};
+use crate::journal;
 use crate::spool::CONTROL_SOCKET;
 
 /// Mailboxes of one hook: their index travels as 16 bits, and each has a listener of its own.
@@ -19,6 +21,8 @@ const MAILBOXES_MAX: usize = 256;
 
 /// Sizes that a bound may have: no smaller than what a busy minute needs.
 pub(super) const SIZES: RangeInclusive<u64> = 1 << 20..=1 << 50;
+/// The steps of some fifty thousand messages.
+const HISTORY_DEFAULT: u64 = 64 << 20;
 
 pub(super) const MILLISECOND: Duration = Duration::from_millis(1);
 pub(super) const SECOND: Duration = Duration::from_secs(1);
@@ -53,6 +57,10 @@ pub(super) fn config(top: &Table<'_>) -> Option<Config> {
     let aside = |key, keys| retention::retention(&top.value(key)?.table()?, keys);
     let quarantine = aside("quarantine", keys::QUARANTINE).unwrap_or_default();
     let held = aside("held", keys::HELD).unwrap_or_default();
+    let log = top.or("log", Format::default(), |value| value.one_of(&FORMATS));
+    let history = top.value("history").and_then(|value| value.table());
+    let history_bytes_max = history.map_or(HISTORY_DEFAULT, |table| history_bytes_max(&table));
+    let metrics = gantry_config::metrics(top);
 
     let tables = top.tables("mailbox", 1..=MAILBOXES_MAX);
     let host = name.as_deref().unwrap_or("localhost");
@@ -70,6 +78,9 @@ pub(super) fn config(top: &Table<'_>) -> Option<Config> {
         limits,
         quarantine,
         held,
+        log,
+        history_bytes_max,
+        metrics,
     })
 }
 
@@ -96,6 +107,19 @@ impl Default for Limits {
             spool_free_bytes_min: 64 << 20,
         }
     }
+}
+
+/// Nothing, or room for two parts.
+fn history_bytes_max(table: &Table<'_>) -> u64 {
+    table.allow(keys::HISTORY);
+    let Some(value) = table.value("max_bytes") else { return HISTORY_DEFAULT };
+    let Some(bytes) = value.size(0..=1 << 50) else { return HISTORY_DEFAULT };
+    if (1..journal::BYTES_MAX_MIN).contains(&bytes) {
+        let least = gantry_config::size_text(journal::BYTES_MAX_MIN);
+        let remedy = format!("write {least:?} or more, or \"0B\" for no history");
+        value.wrong("too little for any history", remedy);
+    }
+    bytes
 }
 
 fn limits(table: &Table<'_>) -> Limits {

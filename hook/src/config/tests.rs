@@ -5,6 +5,8 @@ use gantry_config::ConfigError;
 use gantry_mail::Mask;
 use proptest::prelude::*;
 
+use gantry_daemon::log::Format;
+
 use super::*;
 
 /// As the project's documents show it; `docs/configuration.md` has it too.
@@ -139,7 +141,7 @@ fn what_decides_about_unprocessed_mail_must_be_written() {
 
 #[test]
 fn every_key_reaches_its_place() {
-    let text = "name = 'mx1'\nspool = '/var/spool/gantry'\nidentity = 'keys'\nlisten = '[::]:4733'\n\
+    let text = "name = 'mx1'\nspool = '/var/spool/gantry'\nidentity = 'keys'\nlisten = '[::]:4733'\nlog = 'json'\n\
         advertise = 'mx1.example.com:4733'\n\
         policy = 'abababababababababababababababababababababababababababababababab'\n\
         [reservation]\nbeat = '100ms'\nbeat_idle = '1s'\ntime_max = '10m'\nsilence_max = '5m'\nattempts_max = 4\n\
@@ -147,6 +149,7 @@ fn every_key_reaches_its_place() {
         [limits]\nupstream_memory_max = '5MiB'\nupstream_disk_max = '6GiB'\nspool_max = '7GiB'\nspool_free_min = '8MiB'\n\
         [quarantine]\nkeep = '30d'\nmax_bytes = '9GiB'\nwhen_full = 'remove-oldest'\n\
         [held]\nkeep = '90d'\nmax_bytes = '2GiB'\n\
+        [history]\nmax_bytes = '7MiB'\n[metrics]\nlisten = '10.0.0.1:9464'\nbeyond_loopback = true\n\
         [[mailbox]]\nname = 'in'\nneeds = []\ncustody = 'upstream'\nanswer_within = '80s'\nupstream_timeout = '90s'\n\
         when_unprocessed = 'wait'\nwarn_after = '7m'\nreject_late = 'hold'\nbehind_queue = true\n\
         [mailbox.originated]\nsenders = ['<>']\nrecipients = ['*@example.com', 'sender']\n\
@@ -192,6 +195,8 @@ fn every_key_reaches_its_place() {
         removes_oldest,
     };
     assert_eq!((config.quarantine, config.held), (kept(30, 9, true), kept(90, 2, false)));
+    assert_eq!((config.log, config.history_bytes_max), (Format::Json, 7 << 20));
+    assert_eq!(config.metrics, Some("10.0.0.1:9464".parse().unwrap()));
     let mailbox = &config.mailboxes[0];
     assert_eq!(mailbox.warn_after, seconds(420));
     assert_eq!((mailbox.reject_late, mailbox.behind_queue), (RejectLate::Hold, true));
@@ -711,6 +716,23 @@ fn nothing_is_removed_without_a_rule() {
     assert_eq!(with("[held]\nmax_bytes = '1GiB'\nwhen_full = 'refuse'").len(), 1, "held has none");
     assert_eq!(with("[held]\nkeep = '0s'").len(), 1);
     assert_eq!(with("[quarantine]\nmax_bytes = '1KiB'").len(), 1);
+}
+
+#[test]
+fn metrics_for_other_machines_and_too_little_history_are_refused() {
+    let mistakes = |more: &str| {
+        let told = load(&format!("{more}\n{EXAMPLE}")).unwrap_err();
+        told.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+    };
+    let told = mistakes("metrics = { listen = \"0.0.0.0:9464\" }");
+    assert!(
+        told.contains("hook.toml:1: metrics: listen: ") && told.contains("beyond_loopback"),
+        "{told}"
+    );
+    let told = mistakes("history = { max_bytes = \"1MiB\" }");
+    assert!(told.contains("write \"4MiB\" or more, or \"0B\""), "{told}");
+    let off = load(&format!("history = {{ max_bytes = \"0B\" }}\n{EXAMPLE}")).unwrap();
+    assert_eq!((off.history_bytes_max, off.metrics), (0, None));
 }
 
 #[test]

@@ -34,6 +34,8 @@ pub(super) enum Action {
     /// A message's file turned out damaged or gone; it was set aside.
     Damaged(MessageId, String),
     Admin(Box<Asked>),
+    /// Somebody wants the metrics.
+    Metrics(gantry_daemon::metrics::Asked),
     /// It stands in the audit log now.
     Audited(Box<Asked>),
     /// Time to look which links carry anything.

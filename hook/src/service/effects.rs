@@ -7,7 +7,7 @@ use gantry_link::CloseCode;
 use gantry_protocol::frame::{HostControl, HostReservation};
 use gantry_protocol::id::{MessageId, Session, Token};
 use gantry_protocol::pool::{
-    Answer, Assignment, Change, Effect, Event, MailboxIndex, ReleaseResult, Stored, StoredState,
+    Answer, Assignment, Change, Effect, MailboxIndex, ReleaseResult, Stored,
 };
 use tokio::sync::mpsc;
 
@@ -43,9 +43,9 @@ impl<D: Disk> Service<D> {
                     self.forget(message, mailbox, attempts)
                 }
                 Effect::StopIntake { reason } => self.gate.stop(reason),
-                Effect::Event(event) => {
-                    log(&event);
-                    self.lives.handle_event(&event, unix_ms());
+                Effect::Event(event, about) => {
+                    let now = self.clock.now();
+                    self.journal.handle_event(&event, about.as_ref(), now, unix_ms());
                 }
             }
         }
@@ -188,66 +188,6 @@ impl<D: Disk> Service<D> {
         if let Some(waiting) = self.answers.remove(&id) {
             // A sender that has just gone says so itself.
             let _ = waiting.send(answer);
-        }
-    }
-}
-
-/// One line for each change of state; a message's every step is told at DEBUG.
-fn log(event: &Event) {
-    match event {
-        Event::Linked { grabber } => tracing::info!(worker = grabber, "linked"),
-        Event::LinkLost { grabber } => tracing::info!(worker = grabber, "link lost"),
-        Event::Marked { message } => tracing::debug!(id = %message, "marked"),
-        Event::Reserved { message, grabber, fence, attempt } => {
-            tracing::debug!(id = %message, worker = grabber, %fence, attempt, "reserved");
-        }
-        Event::TakenOver { message, from, to, reason, after } => {
-            tracing::warn!(id = %message, from, to, reason, after_ms = after.as_millis(), "taken over");
-        }
-        Event::Verdict { message, grabber, findings } => {
-            tracing::debug!(id = %message, worker = grabber, findings = findings.len(), "verdict");
-        }
-        Event::Settled { message, grabber } => {
-            tracing::debug!(id = %message, worker = grabber, "settled")
-        }
-        Event::Originated { message, from } => {
-            tracing::info!(id = %message, %from, "originated");
-        }
-        Event::Returned { message, grabber, reason } => {
-            tracing::info!(id = %message, worker = grabber, reason, "returned unprocessed");
-        }
-        Event::VerdictRefused { message, grabber, reason } => {
-            tracing::warn!(id = %message, worker = grabber, reason, "verdict refused");
-        }
-        Event::Released { message, accepted, deferred, refused, possible_duplicates, .. } => {
-            if *deferred + *refused + *possible_duplicates == 0 {
-                tracing::debug!(id = %message, accepted, "released");
-            } else {
-                tracing::info!(id = %message, accepted, deferred, refused, possible_duplicates, "released in part");
-            }
-        }
-        Event::Done { message } => tracing::debug!(id = %message, "done"),
-        Event::SetAside { message, state, reason } => {
-            let state = if *state == StoredState::Quarantined { "quarantined" } else { "held" };
-            tracing::info!(id = %message, reason, "{state}");
-        }
-        Event::Answered { message, accepted } => {
-            tracing::debug!(id = %message, accepted, "answered")
-        }
-        Event::ReleasedUnprocessed { message } => {
-            tracing::warn!(id = %message, "released unprocessed, as the configuration says");
-        }
-        Event::Aged { message, age } => {
-            tracing::warn!(id = %message, age_s = age.as_secs(), "waits for long")
-        }
-        Event::Misbehaved { grabber, reason } => {
-            tracing::warn!(worker = grabber, reason, "misbehaved")
-        }
-        Event::StoreFailed { message, reason } => {
-            tracing::error!(id = %message, reason, "store failed")
-        }
-        Event::Corrupted { message, reason } => {
-            tracing::error!(id = %message, reason, "cannot be read")
         }
     }
 }

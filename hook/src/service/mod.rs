@@ -9,6 +9,7 @@ mod drain;
 mod effects;
 mod link;
 mod member;
+mod metrics;
 mod operate;
 mod retention;
 mod start;
@@ -28,10 +29,11 @@ use tokio::time::{Instant, Interval};
 pub(crate) use start::trace_key;
 pub use start::{RunError, pool_of, run, spool_options};
 
-use crate::admin::{self, Asked, Lives, Orders};
+use crate::admin::{self, Asked, Orders};
 use crate::audit::Audit;
 use crate::disk::Disk;
 use crate::intake::{Admission, Clock, Gate, IntakeEvent};
+use crate::journal::Journal;
 use crate::release::{TraceKey, Way};
 use crate::spool::{Spool, SpoolError};
 use action::{Action, StreamKey};
@@ -58,7 +60,7 @@ struct Service<D: Disk> {
     links: HashMap<Session, Linked>,
     streams: HashMap<StreamKey, mpsc::Sender<StreamOut>>,
     answers: HashMap<MessageId, oneshot::Sender<Answer>>,
-    lives: Lives,
+    journal: Journal,
     audit: Arc<Audit<D>>,
     orders: Arc<Orders<D>>,
     orders_number: u64,
@@ -102,6 +104,7 @@ struct Inputs {
     actions: mpsc::Receiver<Action>,
     intake: mpsc::Receiver<IntakeEvent>,
     admin: mpsc::Receiver<Asked>,
+    metrics: mpsc::Receiver<gantry_daemon::metrics::Asked>,
     signals: mpsc::Receiver<()>,
     hangups: mpsc::Receiver<()>,
     housekeeping: Interval,
@@ -129,6 +132,7 @@ impl<D: Disk> Service<D> {
             Some(action) = inputs.actions.recv() => action,
             Some(incoming) = self.server.accept() => Action::Incoming(Box::new(incoming)),
             Some(asked) = inputs.admin.recv() => Action::Admin(Box::new(asked)),
+            Some(reply) = inputs.metrics.recv() => Action::Metrics(reply),
             Some(event) = inputs.intake.recv() => Action::Intake(event),
             () = until(listen) => Action::Listen,
             () = until(timeout) => Action::Timeout,
@@ -175,6 +179,8 @@ impl<D: Disk> Service<D> {
             Action::Released(token, results) => self.pool.handle_released(token, results, now),
             Action::Damaged(id, reason) => self.pool.handle_damaged(id, reason, now),
             Action::Admin(asked) => self.on_admin(*asked),
+            // Whoever asked may have gone.
+            Action::Metrics(reply) => drop(reply.send(self.metrics())),
             Action::Audited(asked) => self.on_audited(*asked),
             Action::Listen => self.listen(),
             Action::Timeout => self.pool.handle_timeout(now),

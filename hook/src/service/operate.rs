@@ -13,7 +13,6 @@ use gantry_operator::{
 use gantry_protocol::frame;
 use gantry_protocol::id::{MessageId, Token};
 use gantry_protocol::pool::{Operation, Stored};
-use gantry_protocol::time::millis;
 
 use super::Service;
 use super::action::Action;
@@ -21,6 +20,7 @@ use crate::admin::{self, Asked};
 use crate::audit::{Outcome, Who};
 use crate::disk::Disk;
 use crate::intake::{Admission, unix_ms};
+use crate::journal::{Decided, History};
 
 impl<D: Disk> Service<D> {
     pub(super) fn on_admin(&mut self, asked: Asked) {
@@ -105,6 +105,11 @@ impl<D: Disk> Service<D> {
 
     /// Writes down how it ended, and answers.
     fn finish(&mut self, asked: Asked, done: Result<(), String>) {
+        self.finish_late(asked, None, done);
+    }
+
+    /// The same, for a decision about a message that may have come too late.
+    fn finish_late(&mut self, asked: Asked, late: Option<MessageId>, done: Result<(), String>) {
         // Of two pictures that are being written the newer has the higher number.
         self.orders_number += 1;
         let number = self.orders_number;
@@ -114,12 +119,18 @@ impl<D: Disk> Service<D> {
                 orders.map(|(name, reason)| (name.to_owned(), reason.to_owned())).collect()
             });
         let (audit, orders) = (Arc::clone(&self.audit), Arc::clone(&self.orders));
+        let late = self.journal.history().cloned().zip(late);
         tokio::task::spawn_blocking(move || {
             let done = done.and_then(|()| match kept {
                 None => Ok(()),
                 Some(kept) => orders.save(number, &kept).map_err(|error| {
                     format!("it is so now, but will not be after a restart of the hook: {error}")
                 }),
+            });
+            let earlier = late.and_then(|(history, id)| last_decision(&history, id));
+            let done = done.map_err(|error| match earlier {
+                Some(decision) => format!("{error} ({decision})"),
+                None => error,
             });
             let outcome = match &done {
                 Ok(()) => Outcome::Done,
@@ -154,13 +165,7 @@ impl<D: Disk> Service<D> {
                 let decision = Decision { id, token, asked, words, later: Vec::new() };
                 self.decisions.insert(id, decision);
             }
-            Err(error) => {
-                let words = match self.last_decision(id) {
-                    Some(decision) => format!("{error} ({decision})"),
-                    None => error.to_string(),
-                };
-                self.finish(asked, Err(words));
-            }
+            Err(error) => self.finish_late(asked, Some(id), Err(error.to_string())),
         }
     }
 
@@ -180,25 +185,17 @@ impl<D: Disk> Service<D> {
                 Some(reason) => format!("{words}: {reason}"),
                 None => words.to_owned(),
             };
-            if matches!(asked.request, Request::Release { as_is: true, .. }) {
-                tracing::warn!(id = %id, operator, "{words}");
-            } else {
-                tracing::info!(id = %id, operator, "{words}");
-            }
-            self.lives.handle_operator(id, operator, words, unix_ms());
+            let decided = match &asked.request {
+                Request::Release { as_is: true, .. } => Decided::ReleasedAsIs,
+                Request::Release { .. } => Decided::Released,
+                _ => Decided::Deleted,
+            };
+            self.journal.handle_operator(id, operator, words, decided, self.clock.now(), unix_ms());
         }
         self.finish(asked, outcome);
         for asked in later {
             self.on_audited(asked);
         }
-    }
-
-    /// What an operator who comes too late is told.
-    fn last_decision(&self, id: MessageId) -> Option<String> {
-        let steps = self.lives.steps(id);
-        let step = steps.into_iter().rev().find(|step| step.what == "operator")?;
-        let who = step.node.unwrap_or_default();
-        Some(format!("{who} {}, at {}", step.detail, date::rfc3339(step.unix_ms)))
     }
 
     fn order(
@@ -247,28 +244,11 @@ impl<D: Disk> Service<D> {
             Ok(id) => id,
             Err(error) => return answer(asked, Reply::Refused(format!("{error}"))),
         };
-        let steps = self.lives.steps(id);
         let status = self.pool.message(id, self.clock.now());
-        if status.is_none() && steps.is_empty() {
-            let words = format!(
-                "no message {id} is known at {}: none is here, and of those that have left only the lives since the \
-                 hook's start are remembered, the latest of them",
-                self.name
-            );
-            return answer(asked, Reply::Refused(words));
-        }
-        let cut = steps.first().is_none_or(|step| step.what != "marked");
         let mut life = MessageLife {
             id: id.to_string(),
             host: self.name.clone(),
             state: "gone".to_owned(),
-            forgotten: cut.then(|| {
-                format!(
-                    "earlier steps are not remembered: this hook started {} s ago and keeps the latest lives in memory",
-                    millis(self.started.elapsed()) / 1_000
-                )
-            }),
-            steps,
             ..MessageLife::default()
         };
         let here = status.is_some();
@@ -279,10 +259,16 @@ impl<D: Disk> Service<D> {
             life.length = Some(status.length);
             life.reasons = status.reasons;
         }
-        let spool = Arc::clone(&self.spool);
+        let (spool, history) = (Arc::clone(&self.spool), self.journal.history().cloned());
         tokio::task::spawn_blocking(move || {
+            admin::tell_steps(history.as_ref(), id, &mut life);
             if here {
                 admin::message(&spool, id, &mut life);
+            } else if life.steps.is_empty() {
+                let why = life.forgotten.unwrap_or_default();
+                let words =
+                    format!("no message {id} is known at {}: none is here, and {why}", life.host);
+                return answer(asked, Reply::Refused(words));
             }
             answer(asked, Reply::Message(Box::new(life)));
         });
@@ -348,6 +334,14 @@ pub(super) fn outcome_of(stored: &Stored) -> Result<(), String> {
         }
         _ => Ok(()),
     }
+}
+
+/// What an operator who comes too late is told.
+fn last_decision(history: &History, id: MessageId) -> Option<String> {
+    let steps = history.find(id).ok()?.steps;
+    let step = steps.into_iter().rev().find(|step| step.what == "operator")?;
+    let who = step.node.unwrap_or_default();
+    Some(format!("{who} {}, at {}", step.detail, date::rfc3339(step.unix_ms)))
 }
 
 /// An asker that has gone wants no answer.

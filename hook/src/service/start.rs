@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use gantry_daemon::lines::Draining;
+use gantry_daemon::metrics::{self, Asked};
 use gantry_link::{
     Authority, AuthorityError, IdentityError, NodeIdentity, Role, Server, ServerError,
     ServerOptions,
@@ -22,12 +24,13 @@ use super::action::ACTIONS_MAX;
 use super::certificates::Certificates;
 use super::ways::{self, Ways};
 use super::{Inputs, Service, member, retention};
-use crate::admin::{self, AdminError, Lives, Orders};
+use crate::admin::{self, AdminError, Orders};
 use crate::audit::Audit;
 use crate::config::{self, Config, Custody, HookUnprocessed, UpstreamUnprocessed};
 use crate::disk::RealDisk;
 use crate::intake::mark::{self, Marker, SocketError};
 use crate::intake::{Clock, Gate, unix_ms};
+use crate::journal::{History, Journal};
 use crate::release::TraceKey;
 use crate::spool::{self, Opened, Spool, SpoolError};
 use crate::tls::TlsError;
@@ -60,6 +63,8 @@ pub enum RunError {
     Admin(#[from] AdminError),
     #[error("read {path}: {source}", path = path.display())]
     Secret { path: PathBuf, source: io::Error },
+    #[error("show metrics on {address}: {source}")]
+    Metrics { address: SocketAddr, source: io::Error },
     #[error("take signals: {0}")]
     Signals(io::Error),
     /// A defect, of ours.
@@ -91,15 +96,19 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     let (requests, admin) = mpsc::channel(admin::REQUESTS_MAX);
     admin::listen(&config.spool, requests.clone())?;
     let orders = restore_orders(&config, &mut pool);
+    // Dropped last, after what the loop said at its end.
+    let (journal, _writing) = open_journal(&config);
     let ways = Ways { host: &config.name, clock, spool: &spool, gate: &gate, trace: &trace };
     let (mailboxes, marked_into) = ways::open(&config.mailboxes, &ways).await?;
     mark::listen(&config.spool, Marker::new(marked_into, gate.clone()))?;
     tracing::info!(quic = %server.local_addr(), "ready");
     let (actions, receiver) = mpsc::channel(ACTIONS_MAX);
+    let metrics = show_metrics(config.metrics).await?;
     let inputs = Inputs {
         actions: receiver,
         intake,
         admin,
+        metrics,
         signals: gantry_daemon::signals::listen().map_err(RunError::Signals)?,
         hangups: gantry_daemon::signals::hangups().map_err(RunError::Signals)?,
         housekeeping: tokio::time::interval(HOUSEKEEPING),
@@ -133,7 +142,7 @@ pub async fn run(config: Config) -> Result<(), RunError> {
         links: Default::default(),
         streams: Default::default(),
         answers: Default::default(),
-        lives: Lives::default(),
+        journal,
         audit,
         orders: Arc::new(orders),
         orders_number: 0,
@@ -210,6 +219,34 @@ fn restore_orders(config: &Config, pool: &mut Pool) -> Orders<RealDisk> {
         Err(problem) => tracing::error!("{problem}"),
     }
     orders
+}
+
+/// What asks for metrics, on the address that shows them. Without one nothing ever asks.
+async fn show_metrics(address: Option<SocketAddr>) -> Result<mpsc::Receiver<Asked>, RunError> {
+    let (asked, asks) = mpsc::channel(1);
+    if let Some(address) = address {
+        metrics::open(address, asked)
+            .await
+            .map_err(|source| RunError::Metrics { address, source })?;
+    }
+    Ok(asks)
+}
+
+/// Where what befalls messages is noted, and what writes it as long as it is kept.
+fn open_journal(config: &Config) -> (Journal, Option<Draining>) {
+    let names = config.mailboxes.iter().map(|mailbox| mailbox.name.clone()).collect();
+    let started = match config.history_bytes_max {
+        0 => None,
+        bytes_max => match History::start(&config.spool, bytes_max) {
+            Ok(started) => Some(started),
+            Err(error) => {
+                tracing::error!("start the history: {error}; what befalls messages is not kept");
+                None
+            }
+        },
+    };
+    let (history, writing) = started.unzip();
+    (Journal::new(names, history), writing)
 }
 
 /// A host without the authority's key serves those who have joined already.

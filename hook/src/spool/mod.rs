@@ -64,6 +64,9 @@ use volatile::VolatileStore;
 pub const CONTROL_SOCKET: &str = "control";
 /// What operators did; see [`crate::audit`]. Older parts have a number behind the name.
 pub const AUDIT_FILE: &str = "audit.log";
+/// What befell messages, and its former part; see [`crate::journal`].
+pub const HISTORY_FILE: &str = "history";
+pub const HISTORY_FORMER_FILE: &str = "history.1";
 /// Workers that operators made not ready; see [`crate::admin`].
 pub const ORDERS_FILE: &str = "orders";
 /// The spool's own time.

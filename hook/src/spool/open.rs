@@ -18,8 +18,9 @@ use super::room::Room;
 use super::suspects::Suspects;
 use super::volatile::VolatileStore;
 use super::{
-    AUDIT_FILE, CALENDAR_FILE, CONTROL_SOCKET, EPOCH_FILE, FORMAT_FILE, Health, LOCK_FILE, Now,
-    ORDERS_FILE, Opened, Options, Report, SUSPECTS_FILE, Spool, SpoolError, VOLATILE_FOLDER,
+    AUDIT_FILE, CALENDAR_FILE, CONTROL_SOCKET, EPOCH_FILE, FORMAT_FILE, HISTORY_FILE,
+    HISTORY_FORMER_FILE, Health, LOCK_FILE, Now, ORDERS_FILE, Opened, Options, Report,
+    SUSPECTS_FILE, Spool, SpoolError, VOLATILE_FOLDER,
 };
 use crate::disk::{Disk, DiskFile};
 
@@ -184,7 +185,7 @@ impl Scan {
 }
 
 /// Names in the spool that no mailbox can have.
-const OWN_NAMES: [&str; 9] = [
+const OWN_NAMES: [&str; 11] = [
     CALENDAR_FILE,
     LOCK_FILE,
     FORMAT_FILE,
@@ -193,6 +194,8 @@ const OWN_NAMES: [&str; 9] = [
     VOLATILE_FOLDER,
     CONTROL_SOCKET,
     ORDERS_FILE,
+    HISTORY_FILE,
+    HISTORY_FORMER_FILE,
     crate::intake::mark::MARK_SOCKET,
 ];
 

@@ -12,7 +12,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use gantry_protocol::text::bounded;
+use gantry_protocol::text::{bounded, private};
 use gantry_protocol::verdict::{Finding, Outcome};
 use tempfile::TempDir;
 use tokio::sync::{Mutex, Semaphore};
@@ -109,7 +109,7 @@ impl CommandModule {
 
     fn meaning(&self, ended: &Ended, file: &Path) -> Result<Outcome, ModuleError> {
         let said = first_line(&ended.complaint).or_else(|| first_line(&ended.output));
-        let said = said.map_or_else(String::new, |line| format!(": {line}"));
+        let said = said.map_or_else(String::new, |line| format!(": {}", private(&line)));
         let Some(code) = ended.status.code() else {
             return Err(self.failed(format!("it was ended by a signal ({}){said}", ended.status)));
         };

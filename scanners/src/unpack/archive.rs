@@ -3,6 +3,7 @@
 use std::{borrow::Cow, collections::HashSet, ops::ControlFlow};
 
 use flate2::Crc;
+use gantry_protocol::text::private;
 
 use super::{
     Kind, Remark,
@@ -85,7 +86,7 @@ impl Walker<'_> {
             for (at, header) in listed {
                 let Some(local) = zip::local(archive.bytes, at) else {
                     let name = joined(archive.path, &header.name);
-                    let text = format!("{name}: the zip directory points to no entry");
+                    let text = format!("{}: the zip directory points to no entry", private(&name));
                     self.remark(Remark::Malformed(text));
                     continue;
                 };
@@ -101,7 +102,7 @@ impl Walker<'_> {
             }
             if !has_directory {
                 has_directory = true;
-                let text = format!("{}: a zip without its directory", archive.path);
+                let text = format!("{}: a zip without its directory", private(archive.path));
                 self.remark(Remark::Malformed(text));
             }
             if let Some(local) = zip::local(archive.bytes, at) {
@@ -126,7 +127,7 @@ impl Walker<'_> {
         let said = lengths.into_iter().flatten().max();
         let encrypted = header.encrypted || listed.encrypted;
         if encrypted {
-            self.remark(Remark::Encrypted(format!("{name}: encrypted")));
+            self.remark(Remark::Encrypted(format!("{}: encrypted", private(&name))));
             if header.encrypted && listed.encrypted {
                 return ControlFlow::Continue(());
             }
@@ -135,7 +136,7 @@ impl Walker<'_> {
         let mut methods = vec![header.method];
         if listed.method != header.method {
             methods.push(listed.method);
-            let text = format!("{name}: its two zip headers name different methods");
+            let text = format!("{}: its two zip headers name different methods", private(&name));
             self.remark(Remark::Malformed(text));
         }
         for method in methods {
@@ -154,7 +155,7 @@ impl Walker<'_> {
                     self.show_inflated(archive, &name, inflated, expected)?;
                 }
                 other => {
-                    let text = format!("{name}: zip method {other} is not known here");
+                    let text = format!("{}: zip method {other} is not known here", private(&name));
                     self.remark(Remark::Unknown(text));
                 }
             }
@@ -206,12 +207,12 @@ impl Walker<'_> {
         self.show(name, &bytes, Kind::Entry, whole)?;
         match end {
             End::Complete | End::Damaged if !whole && !expected.suspicion => {
-                self.remark(Remark::Malformed(format!("{name}: damaged")));
+                self.remark(Remark::Malformed(format!("{}: damaged", private(name))));
             }
             End::Complete | End::Damaged => {}
             End::Full if used_up => return self.out_of_bytes(name),
             End::Full => {
-                let text = format!("{name}: the archive grows too much");
+                let text = format!("{}: the archive grows too much", private(name));
                 self.remark(Remark::OverBudget(text));
             }
             End::Late => return self.out_of_time(name),

@@ -237,7 +237,10 @@ fn encrypted_and_unknown_entries_are_remarked_upon() {
     finds_but(&in_base64(&encrypted), Remark::Encrypted);
     encrypted[directory + 8] |= 1;
     let seen_encrypted = seen(&in_base64(&encrypted), &limits());
-    assert_eq!(seen_encrypted.report.remarks, [Remark::Encrypted("2/it/secret: encrypted".into())]);
+    assert_eq!(
+        seen_encrypted.report.remarks,
+        [Remark::Encrypted("‹2/it/secret›: encrypted".into())]
+    );
     let mut unknown = zip;
     unknown[8] = 14;
     unknown[directory + 10] = 14;

@@ -6,6 +6,8 @@ use gantry_mime::{
     Decoded, Encoding, Part, Parts, base64, looks_like_message, quoted_printable, uuencode,
 };
 
+use gantry_protocol::text::private;
+
 use super::{Kind, Limits, Piece, REMARKS_MAX, Remark, Report, archive, budget::Budget};
 
 /// Length of a path in bytes; the sender makes the names in it.
@@ -235,7 +237,7 @@ impl<'v> Walker<'v> {
     }
 
     fn too_deep(&mut self, path: &str) {
-        self.remark(Remark::OverBudget(format!("{path}: nested too deep")));
+        self.remark(Remark::OverBudget(format!("{}: nested too deep", private(path))));
     }
 
     fn out_of_entries(&mut self) -> ControlFlow<()> {
@@ -244,12 +246,12 @@ impl<'v> Walker<'v> {
     }
 
     pub(super) fn out_of_bytes(&mut self, path: &str) -> ControlFlow<()> {
-        self.remark(Remark::OverBudget(format!("{path}: too many bytes")));
+        self.remark(Remark::OverBudget(format!("{}: too many bytes", private(path))));
         ControlFlow::Break(())
     }
 
     pub(super) fn out_of_time(&mut self, path: &str) -> ControlFlow<()> {
-        self.remark(Remark::OverBudget(format!("{path}: out of time")));
+        self.remark(Remark::OverBudget(format!("{}: out of time", private(path))));
         ControlFlow::Break(())
     }
 

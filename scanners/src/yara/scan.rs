@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use boreal::scanner::ScanError;
-use gantry_protocol::text::bounded;
+use gantry_protocol::text::{bounded, private};
 use gantry_protocol::verdict::Outcome;
 
 use super::joined;
@@ -70,7 +70,10 @@ impl Scan {
                 ScanError::Timeout => format!("the rules took longer than {time:?}"),
                 other => other.to_string(),
             };
-            let place = if piece.path.is_empty() { "the message" } else { piece.path };
+            let place = match piece.path {
+                "" => "the message".to_owned(),
+                path => private(path),
+            };
             // One tells the whole story; a hostile message could cause thousands.
             if seen.unfinished.is_empty() {
                 seen.unfinished.push(format!("{place}: {problem}"));

@@ -7,6 +7,7 @@
 mod document;
 mod error;
 pub mod exit;
+mod metrics;
 mod net;
 mod table;
 mod text;
@@ -14,6 +15,7 @@ mod value;
 
 pub use document::{Document, FILE_BYTES_MAX};
 pub use error::{ConfigError, MISTAKES_MAX};
+pub use metrics::{METRICS, metrics};
 pub use net::{Endpoint, Network, NoNetwork};
 pub use table::Table;
 pub use text::{check_name, check_need, closest, duration, duration_text, size, size_text};

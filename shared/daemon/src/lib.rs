@@ -1,4 +1,7 @@
-//! What both daemons need of the platform: signals and the log. What is particular to a platform stands here.
+//! What both daemons need of the platform and of those who look after them: signals, the log, metrics. What is
+//! particular to a platform stands here.
 
+pub mod lines;
 pub mod log;
+pub mod metrics;
 pub mod signals;

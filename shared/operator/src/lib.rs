@@ -292,7 +292,7 @@ pub struct ShownMessage {
     pub header: String,
 }
 
-/// One message's life at one host, as far as its hook remembers it.
+/// One message's life at one host, as far as its hook's history goes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MessageLife {
     pub id: String,
@@ -314,7 +314,7 @@ pub struct MessageLife {
     pub reasons: Vec<String>,
     /// Oldest first.
     pub steps: Vec<Step>,
-    /// Why there are no earlier steps, if so: the hook keeps them in memory, and only so many.
+    /// Why there are no earlier steps, if so: the history is bounded.
     pub forgotten: Option<String>,
 }
 

@@ -237,7 +237,7 @@ impl World {
                 self.forget(message, mailbox, attempts)
             }
             Effect::StopIntake { .. } => self.stop_intake(),
-            Effect::Event(_) => {}
+            Effect::Event(..) => {}
         }
     }
 

@@ -277,7 +277,7 @@ impl Ledger {
                 Answer::Refused { .. } => "answered no to a waiting sender",
             }),
             Effect::StopIntake { .. } => self.counts.add("intake stopped"),
-            Effect::Event(event) => self.on_event(event),
+            Effect::Event(event, _) => self.on_event(event),
             _ => {}
         }
     }

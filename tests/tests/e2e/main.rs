@@ -13,6 +13,7 @@ mod demo;
 mod drain;
 mod enrolment;
 mod faults;
+mod observe;
 mod operation;
 mod operators;
 mod postfix;

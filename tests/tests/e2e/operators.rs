@@ -16,7 +16,7 @@ const UNAVAILABLE: Option<i32> = Some(69);
 const NOPERM: Option<i32> = Some(77);
 
 /// Joins an operator at a cluster, with these further hosts in its file.
-fn join_operator(cluster: &Cluster, name: &str, more: &str) {
+pub(crate) fn join_operator(cluster: &Cluster, name: &str, more: &str) {
     let folder = cluster.path().join(name);
     fs::create_dir_all(&folder).unwrap();
     let hosts = format!("[[host]]\naddress = \"{}\"\n{more}", cluster.quic);
@@ -43,7 +43,7 @@ fn told(cluster: &Cluster, name: &str, arguments: &[&str]) -> String {
 }
 
 /// Its JSON's first host.
-fn json(cluster: &Cluster, arguments: &[&str]) -> Value {
+pub(crate) fn json(cluster: &Cluster, arguments: &[&str]) -> Value {
     let text = told(cluster, "alice", &[arguments, &["--json"]].concat());
     let value: Value = serde_json::from_str(&text).unwrap();
     value["hosts"][0].clone()

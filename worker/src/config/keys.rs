@@ -1,9 +1,12 @@
 //! Every key of `worker.toml`: what the reader accepts, and what `docs/configuration.md` must explain.
 
+use gantry_config::METRICS;
+
 /// Each table, as the documentation names it, with its keys.
 pub const KEYS: &[(&str, &[&str])] = &[
     ("worker.toml", TOP),
     ("[[host]]", HOST),
+    ("[metrics]", METRICS),
     ("[[module]] type yara", YARA),
     ("[[module]] type clamd", CLAMD),
     ("[[module]] type command", COMMAND),
@@ -19,6 +22,8 @@ pub(super) const TOP: &[&str] = &[
     "policy",
     "host",
     "module",
+    "log",
+    "metrics",
 ];
 
 pub(super) const HOST: &[&str] = &["address", "tier", "standby_after"];

@@ -4,6 +4,7 @@ mod command;
 mod keys;
 mod read;
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -35,6 +36,10 @@ pub struct Config {
     pub policy: Option<PathBuf>,
     /// After being told to stop, how long what is being processed may take before it is handed back.
     pub drain_timeout: Duration,
+    /// How the lines of the log are written.
+    pub log: gantry_daemon::log::Format,
+    /// The address on which metrics are shown, if they are.
+    pub metrics: Option<SocketAddr>,
 }
 
 /// A host to link to.

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use gantry_config::{Table, Value};
+use gantry_daemon::log::{FORMATS, Format};
 use gantry_protocol::limits;
 use gantry_scanners::clamd::{ClamdAddress, ClamdConfig};
 use gantry_scanners::command::CommandConfig;
@@ -54,6 +55,9 @@ pub(super) fn config(top: &Table<'_>) -> Option<Config> {
 
     let policy = top.value("policy").and_then(|value| value.path());
 
+    let log = top.or("log", Format::default(), |value| value.one_of(&FORMATS));
+    let metrics = gantry_config::metrics(top);
+
     let hosts = hosts(top);
     let tables = top.tables("module", 0..=MODULES_MAX);
     let modules: Vec<_> = tables.iter().map(|table| module(table, &scratch_dir)).collect();
@@ -81,6 +85,8 @@ pub(super) fn config(top: &Table<'_>) -> Option<Config> {
         memory_bytes_max,
         policy,
         drain_timeout,
+        log,
+        metrics,
         hosts: hosts?,
         modules: modules.into_iter().collect::<Option<_>>()?,
     })

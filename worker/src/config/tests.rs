@@ -99,7 +99,8 @@ fn a_clamd_is_found_by_each_form_of_its_address() {
 fn every_key_reaches_its_place() {
     let folder = folder();
     let text = "name = 'pc-1'\nidentity = 'keys'\nscratch = 'tmp'\nconcurrency = 3\nmemory_max = '64MiB'\n\
-                drain_timeout = '5s'\npolicy = 'policy.toml'\n[[host]]\naddress = 'mx1:1'\ntier = 2\nstandby_after = '30s'\n\
+                drain_timeout = '5s'\npolicy = 'policy.toml'\nlog = 'json'\n\
+                [metrics]\nlisten = '[::]:9465'\nbeyond_loopback = true\n[[host]]\naddress = 'mx1:1'\ntier = 2\nstandby_after = '30s'\n\
                 [[module]]\nname = 'y'\ntype = 'yara'\nprovides = 'spam'\nrules = ['rules/a.yar']\nbundled = false\n\
                 concurrency = 4\nunpacked_max = '5MiB'\nratio_max = 6\nentries_max = 7\ndepth_max = 8\ntime_max = '9s'\n\
                 [[module]]\nname = 'c'\ntype = 'clamd'\nprovides = 'virus'\naddress = 'a:1'\nconnect_timeout = '1s'\n\
@@ -115,6 +116,8 @@ fn every_key_reaches_its_place() {
     assert_eq!(config.scratch_dir, folder.path().join("tmp"));
     assert_eq!((config.concurrency, config.memory_bytes_max), (3, 64 << 20));
     assert_eq!(config.drain_timeout, seconds(5));
+    assert_eq!(config.log, gantry_daemon::log::Format::Json);
+    assert_eq!(config.metrics, Some("[::]:9465".parse().unwrap()));
     let host = &config.hosts[0];
     assert_eq!((host.tier, host.standby_after), (2, Some(Duration::from_secs(30))));
     assert_eq!(config.policy, Some(folder.path().join("policy.toml")));
@@ -144,7 +147,7 @@ fn every_key_reaches_its_place() {
     assert_eq!((command.concurrency, &command.scratch_dir), (3, &folder.path().join("tmp")));
     use super::keys::{CLAMD, COMMAND, TOP, YARA};
     let keys = TOP.iter().chain(YARA).chain(CLAMD).chain(COMMAND);
-    for key in keys.filter(|key| !["host", "module"].contains(key)) {
+    for key in keys.filter(|key| !["host", "module", "metrics"].contains(key)) {
         assert!(text.contains(&format!("{key} = ")), "{key} is tried here");
     }
 }

@@ -40,6 +40,8 @@ pub(super) enum Action {
     StreamLost(Key, String),
     Processed(Key, Box<Processed>),
     Probed(Vec<ModuleProfile>),
+    /// Somebody wants the metrics.
+    Metrics(gantry_daemon::metrics::Asked),
     /// The policy file has changed and has no mistake.
     Policy(Arc<Policy>),
     /// The worker's own certificate was renewed, or its trust list is newer.

@@ -7,6 +7,7 @@ mod action;
 mod capacity;
 mod certificates;
 mod effects;
+mod figures;
 mod link;
 mod probe;
 mod start;
@@ -33,6 +34,7 @@ use crate::pipeline::{Pipeline, Work};
 use crate::policy::Policy;
 use action::{Action, HostIndex, Key};
 use certificates::Certificates;
+use figures::Figures;
 use link::{Arrived, Assigned, Linked, Scratch, StreamOut};
 
 /// How often progress is looked at while something is processed.
@@ -51,6 +53,7 @@ struct Service {
     bytes_max: u64,
     scratch: Scratch,
     held: HashMap<Key, Held>,
+    figures: Figures,
     actions: mpsc::Sender<Action>,
     /// Asks the probe to look now.
     probe: Arc<tokio::sync::Notify>,
@@ -87,6 +90,8 @@ struct Held {
     arrived: Arrived,
     work: Option<Work>,
     running: Option<AbortHandle>,
+    /// When its modules were started.
+    began: Option<Instant>,
 }
 
 impl Drop for Held {
@@ -101,6 +106,7 @@ impl Drop for Held {
 struct Inputs {
     actions: mpsc::Receiver<Action>,
     signals: mpsc::Receiver<()>,
+    metrics: mpsc::Receiver<gantry_daemon::metrics::Asked>,
     progress: Interval,
 }
 
@@ -130,6 +136,7 @@ impl Service {
             biased;
             Some(()) = inputs.signals.recv() => Action::Stop,
             Some(action) = inputs.actions.recv() => action,
+            Some(reply) = inputs.metrics.recv() => Action::Metrics(reply),
             () = until(timeout) => Action::Timeout,
             () = until(self.drain_until) => Action::Timeout,
             _ = inputs.progress.tick(), if busy => Action::Progress,
@@ -174,6 +181,8 @@ impl Service {
             }
             Action::Processed(key, processed) => self.on_processed(key, *processed),
             Action::Probed(modules) => self.on_probed(modules),
+            // Whoever asked may have gone.
+            Action::Metrics(reply) => drop(reply.send(self.metrics())),
             Action::Policy(policy) => self.on_policy(policy),
             Action::Renewed(identity) => self.on_renewed(identity),
             Action::RenewalFailed(told) => self.on_renewal_failed(told),
@@ -270,7 +279,8 @@ impl Service {
             host.served_last = other == index.0;
         }
         let assign = Arc::new(assign);
-        let held = Held { assign, stream: Some(stream), arrived, work: None, running: None };
+        let held =
+            Held { assign, stream: Some(stream), arrived, work: None, running: None, began: None };
         self.held.insert(key, held);
     }
 
@@ -282,7 +292,7 @@ impl Service {
             held.work = Some(work);
             let actions = self.actions.clone();
             let running = tokio::spawn(prepared.run());
-            held.running = Some(running.abort_handle());
+            (held.running, held.began) = (Some(running.abort_handle()), Some(Instant::now()));
             tokio::spawn(async move {
                 // Stopped ones have nobody who waits for them.
                 if let Ok(processed) = running.await {
@@ -297,6 +307,9 @@ impl Service {
         let now = self.now();
         let Some(held) = self.held.get_mut(&key) else { return };
         (held.running, held.work) = (None, None);
+        if let Some(host) = self.hosts.get(key.0.0) {
+            self.figures.handle_processed(&host.address, &held.assign, &processed, held.began);
+        }
         if let Processed::Return(returned) = &processed
             && returned.kind == ReturnKind::Unavailable
         {
@@ -310,6 +323,7 @@ impl Service {
 
     fn on_probed(&mut self, modules: Vec<ModuleProfile>) {
         self.look_after_certificates_in_turn();
+        self.figures.handle_probed(&modules);
         let missing = self.pipeline.lacking(&modules);
         let readiness = missing.map_or(Readiness::Ready, |reason| Readiness::NotReady { reason });
         self.set_readiness(readiness, Some(modules));

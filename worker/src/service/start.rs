@@ -1,5 +1,6 @@
 //! Starting the worker: identity and modules first, then the links.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,6 +36,8 @@ pub enum RunError {
     /// The mistakes in the policy file, a line each.
     #[error("{0}")]
     Policy(String),
+    #[error("show metrics on {address}: {source}")]
+    Metrics { address: SocketAddr, source: std::io::Error },
     #[error("take signals: {0}")]
     Signals(std::io::Error),
 }
@@ -70,8 +73,15 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     let wake = Arc::new(Notify::new());
     let mut progress = tokio::time::interval(PROGRESS_EVERY);
     progress.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let (asked, metrics) = mpsc::channel(1);
+    if let Some(address) = config.metrics {
+        gantry_daemon::metrics::open(address, asked)
+            .await
+            .map_err(|source| RunError::Metrics { address, source })?;
+    }
     let inputs = Inputs {
         actions: receiver,
+        metrics,
         signals: gantry_daemon::signals::listen().map_err(RunError::Signals)?,
         progress,
     };
@@ -89,6 +99,7 @@ pub async fn run(config: Config) -> Result<(), RunError> {
             folder: Arc::new(config.scratch_dir),
         },
         held: Default::default(),
+        figures: Default::default(),
         actions: actions.clone(),
         probe: Arc::clone(&wake),
         origin: Instant::now(),

@@ -90,8 +90,8 @@ pub enum Effect {
     Forget { message: MessageId, mailbox: MailboxIndex, attempts: u8 },
     /// A store failed: take in nothing more until an operator has looked.
     StopIntake { reason: String },
-    /// Something for the log, the counters and the status.
-    Event(Event),
+    /// Something for the log and a message's history.
+    Event(Event, Option<About>),
 }
 
 /// One assignment.
@@ -266,6 +266,8 @@ pub enum Event {
     Settled {
         message: MessageId,
         grabber: String,
+        /// The state that it is in now.
+        next: &'static str,
     },
     /// A message that the verdict on another one asks for is durable, and is going out.
     Originated {
@@ -295,6 +297,7 @@ pub enum Event {
     },
     Done {
         message: MessageId,
+        ending: Ending,
     },
     SetAside {
         message: MessageId,
@@ -328,4 +331,54 @@ pub enum Event {
         message: MessageId,
         reason: String,
     },
+}
+
+/// How a message left the host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// All its recipients were served, or their sender was told.
+    Released,
+    /// By its verdict.
+    Discarded,
+    /// Upstream custody: the sender was told no.
+    Refused,
+    /// Upstream custody: the sender keeps it, and was told to try again or has gone.
+    LeftToSender,
+    /// By an operator.
+    Deleted { from: StoredState },
+}
+
+/// What the pool knows of the message of an [`Event`], at its time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct About {
+    pub mailbox: MailboxIndex,
+    /// Attempts counted, the one under way included.
+    pub attempts: u8,
+    /// When it came in.
+    pub since: Moment,
+}
+
+impl Event {
+    /// The message that it is about.
+    pub fn message(&self) -> Option<MessageId> {
+        match self {
+            Event::Marked { message }
+            | Event::Reserved { message, .. }
+            | Event::TakenOver { message, .. }
+            | Event::Verdict { message, .. }
+            | Event::Settled { message, .. }
+            | Event::Returned { message, .. }
+            | Event::VerdictRefused { message, .. }
+            | Event::Released { message, .. }
+            | Event::Done { message, .. }
+            | Event::SetAside { message, .. }
+            | Event::Answered { message, .. }
+            | Event::ReleasedUnprocessed { message }
+            | Event::Aged { message, .. }
+            | Event::Originated { message, .. }
+            | Event::StoreFailed { message, .. }
+            | Event::Corrupted { message, .. } => Some(*message),
+            Event::Linked { .. } | Event::LinkLost { .. } | Event::Misbehaved { .. } => None,
+        }
+    }
 }

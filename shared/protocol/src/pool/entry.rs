@@ -110,6 +110,19 @@ pub(super) enum Next {
     ReleasedAsIs { releasing: Box<Releasing>, prior: StoredState },
 }
 
+impl Next {
+    /// The state that the message is in when the store has completed.
+    pub(super) fn state_name(&self) -> &'static str {
+        match self {
+            Next::Release { .. } | Next::ReleasedAsIs { .. } => "releasing",
+            Next::AdoptedMarked | Next::Requeued { .. } => "waiting",
+            Next::SetAside { quarantined: true, .. } => "quarantined",
+            Next::SetAside { .. } => "held",
+            Next::Removed { .. } | Next::Originated { .. } => "gone",
+        }
+    }
+}
+
 /// Serving the recipients.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Releasing {

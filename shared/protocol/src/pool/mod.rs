@@ -37,12 +37,13 @@ use std::time::Duration;
 
 pub use config::{Config, MailboxConfig, OriginatedAllowed, RejectLate, WhenUnprocessed};
 pub use effect::{
-    Answer, Assigned, Assignment, Change, Custody, Effect, Event, MailboxIndex, Marked,
-    REPLIES_TOLD_MAX, RecipientResult, Recovered, ReleaseResult, Stored, StoredLog, StoredState,
+    About, Answer, Assigned, Assignment, Change, Custody, Effect, Ending, Event, MailboxIndex,
+    Marked, REPLIES_TOLD_MAX, RecipientResult, Recovered, ReleaseResult, Stored, StoredLog,
+    StoredState,
 };
 pub use link::LinkPeer;
 pub use operator::{Operation, OperatorError};
-pub use status::{Counters, MessageStatus, Remaining, Status, WorkerStatus};
+pub use status::{Counters, MailboxStatus, MessageStatus, Remaining, Status, WorkerStatus};
 
 use crate::id::{Epoch, Fence, MessageId, Session, Token};
 use crate::limits::PROFILE_EVERY;
@@ -171,8 +172,8 @@ impl Pool {
             return;
         }
         self.counters.marked += 1;
-        self.event(Event::Marked { message: id });
         self.insert(marked, State::Marked);
+        self.event(Event::Marked { message: id });
         self.return_to_pool(id, now);
         self.assign(now);
     }
@@ -210,8 +211,8 @@ impl Pool {
             return;
         }
         self.counters.marked += 1;
-        self.event(Event::Marked { message: id });
         self.insert(marked, State::Marked);
+        self.event(Event::Marked { message: id });
         self.hold(id, reason.to_owned(), now);
     }
 
@@ -381,15 +382,19 @@ impl Pool {
         }
     }
 
-    /// Forgets a message altogether.
+    /// Forgets a message that was not processed; in upstream custody its sender keeps it.
     fn drop_message(&mut self, id: MessageId) {
+        if self.messages.get(&id).is_some_and(Entry::is_upstream) {
+            self.event(Event::Done { message: id, ending: Ending::LeftToSender });
+        }
         let attempts =
             self.messages.get(&id).filter(|entry| entry.suspect).map_or(0, |entry| entry.attempts);
         self.drop_message_with(id, attempts);
     }
 
     /// Forgets a message that was processed: nothing stays counted against its content.
-    fn drop_processed(&mut self, id: MessageId) {
+    fn drop_processed(&mut self, id: MessageId, ending: Ending) {
+        self.event(Event::Done { message: id, ending });
         self.drop_message_with(id, 0);
     }
 
@@ -456,7 +461,13 @@ impl Pool {
     }
 
     fn event(&mut self, event: Event) {
-        self.effects.push_back(Effect::Event(event));
+        let entry = event.message().and_then(|id| self.messages.get(&id));
+        let about = entry.map(|entry| About {
+            mailbox: entry.mailbox,
+            attempts: entry.attempts,
+            since: entry.since,
+        });
+        self.effects.push_back(Effect::Event(event, about));
     }
 
     fn reply(

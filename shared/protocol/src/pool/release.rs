@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::effect::{
-    Answer, Change, Effect, Event, MailboxIndex, Marked, REPLIES_TOLD_MAX, RecipientResult,
+    Answer, Change, Effect, Ending, Event, MailboxIndex, Marked, REPLIES_TOLD_MAX, RecipientResult,
     ReleaseResult, Stored, StoredLog, StoredState,
 };
 use super::entry::{End, Entry, Releasing, State, Step};
@@ -182,8 +182,7 @@ impl Pool {
             }
             self.counters.released += 1;
             self.answer_accepted(id);
-            self.event(Event::Done { message: id });
-            return self.drop_processed(id);
+            return self.drop_processed(id, Ending::Released);
         }
         if accepted || releasing.end != End::Done {
             return self.adopt_releasing(id);
@@ -191,22 +190,23 @@ impl Pool {
         let first = |wanted: ReleaseResult| {
             results.iter().find(|r| r.result == wanted).map(|r| r.reply.clone())
         };
-        let answer = if all && refused {
+        let (answer, ending) = if all && refused {
             let text = first(ReleaseResult::Refused).unwrap_or_default();
             self.counters.refused += 1;
-            Answer::Refused {
+            let answer = Answer::Refused {
                 code: 554,
                 enhanced: "5.0.0".to_owned(),
                 text: bounded(format!("the next hop says: {text}")),
-            }
+            };
+            (answer, Ending::Refused)
         } else {
             let reply = first(ReleaseResult::Deferred).or_else(|| first(ReleaseResult::Unknown));
             let text = format!("the next hop did not take it: {}", reply.unwrap_or_default());
-            Answer::TryAgain { text: bounded(text) }
+            (Answer::TryAgain { text: bounded(text) }, Ending::LeftToSender)
         };
         self.event(Event::Answered { message: id, accepted: false });
         self.effects.push_back(Effect::Answer { message: id, answer });
-        self.drop_processed(id);
+        self.drop_processed(id, ending);
     }
 
     /// The sender's patience ends while the next hop is being talked to: the message becomes ours.
@@ -255,8 +255,7 @@ impl Pool {
                 if releasing.refused().next().is_none() {
                     self.counters.released += 1;
                 }
-                self.event(Event::Done { message: id });
-                return self.drop_processed(id);
+                return self.drop_processed(id, Ending::Released);
             }
             Step::Bouncing(told) => {
                 releasing.bounced = told;
@@ -283,9 +282,10 @@ impl Pool {
     /// What the verdict on `from` originates is durable.
     pub(super) fn start_originated(&mut self, from: MessageId, messages: Vec<Marked>, now: Moment) {
         for marked in messages {
-            self.event(Event::Originated { message: marked.id, from });
+            let message = marked.id;
             self.counters.originated += 1;
             self.start_own(marked, now);
+            self.event(Event::Originated { message, from });
         }
     }
 
@@ -297,8 +297,7 @@ impl Pool {
             // All its recipients have it.
             self.counters.released += 1;
             self.answer_accepted(id);
-            self.event(Event::Done { message: id });
-            return self.drop_processed(id);
+            return self.drop_processed(id, Ending::Released);
         }
         if let Some(releasing) = entry.releasing_mut() {
             releasing.step = Step::Due;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use gantry_mail::check_edits;
 
-use super::effect::{Answer, Change, Custody, Effect, Event, Stored, StoredState};
+use super::effect::{Answer, Change, Custody, Effect, Ending, Event, Stored, StoredState};
 use super::entry::{
     Acknowledge, Arrived, Blame, End, Entry, Next, Phase, Releasing, Settling, State, Step, refused,
 };
@@ -99,7 +99,7 @@ impl Pool {
             if originates {
                 return self.originate_and_end(id, verdict, Some(answer), acknowledge);
             }
-            self.acknowledge(&acknowledge, id, Settled::Applied);
+            self.acknowledge_applied(&acknowledge, id, "gone");
             return self.tell_no(id, answer);
         }
         if !nobody || originates && (!upstream || plan.end != End::Done) {
@@ -129,9 +129,9 @@ impl Pool {
             return self.originate_and_end(id, verdict, None, acknowledge);
         }
         if upstream {
-            self.acknowledge(&acknowledge, id, Settled::Applied);
+            self.acknowledge_applied(&acknowledge, id, "gone");
             self.answer_accepted(id);
-            return self.drop_processed(id);
+            return self.drop_processed(id, Ending::Discarded);
         }
         self.settle(id, Next::Removed { prior: None }, Some(acknowledge), Change::Remove);
     }
@@ -154,7 +154,7 @@ impl Pool {
         self.event(Event::Answered { message: id, accepted: false });
         self.counters.refused += 1;
         self.effects.push_back(Effect::Answer { message: id, answer });
-        self.drop_processed(id);
+        self.drop_processed(id, Ending::Refused);
     }
 
     /// Sets a message aside whose attempts are used up.
@@ -249,7 +249,7 @@ impl Pool {
         let Settling { next, acknowledge, .. } = *settling;
         let was_upstream = entry.is_upstream();
         if let Some(acknowledge) = &acknowledge {
-            self.acknowledge(acknowledge, id, Settled::Applied);
+            self.acknowledge_applied(acknowledge, id, next.state_name());
         }
         match next {
             Next::Release { mut releasing, unprocessed } => {
@@ -273,7 +273,7 @@ impl Pool {
                     return self.tell_no(id, answer);
                 }
                 self.answer_accepted(id);
-                self.drop_processed(id);
+                self.drop_processed(id, Ending::Discarded);
             }
             Next::AdoptedMarked => {
                 self.adopt(id);
@@ -294,9 +294,9 @@ impl Pool {
                 }) += 1;
                 self.event(Event::SetAside { message: id, state, reason });
             }
-            Next::Removed { .. } => {
-                self.event(Event::Done { message: id });
-                self.drop_processed(id);
+            Next::Removed { prior: None } => self.drop_processed(id, Ending::Discarded),
+            Next::Removed { prior: Some(from) } => {
+                self.drop_processed(id, Ending::Deleted { from });
             }
             Next::ReleasedAsIs { mut releasing, .. } => {
                 if let Stored::ServedBefore { results } = stored {
@@ -511,15 +511,23 @@ impl Pool {
         }
     }
 
-    fn acknowledge(&mut self, acknowledge: &Acknowledge, id: MessageId, settled: Settled) {
-        if matches!(settled, Settled::Applied) {
-            self.counters.settled += 1;
-            let grabber = self.grabbers.name(acknowledge.grabber);
-            self.event(Event::Settled { message: id, grabber });
-            if let Some(grabber) = self.grabbers.get_mut(acknowledge.grabber) {
-                grabber.remember(id, acknowledge.fence);
-            }
+    /// The verdict counts; `next` is the state that the message is in by it.
+    fn acknowledge_applied(
+        &mut self,
+        acknowledge: &Acknowledge,
+        id: MessageId,
+        next: &'static str,
+    ) {
+        self.counters.settled += 1;
+        let grabber = self.grabbers.name(acknowledge.grabber);
+        self.event(Event::Settled { message: id, grabber, next });
+        if let Some(grabber) = self.grabbers.get_mut(acknowledge.grabber) {
+            grabber.remember(id, acknowledge.fence);
         }
+        self.acknowledge(acknowledge, id, Settled::Applied);
+    }
+
+    fn acknowledge(&mut self, acknowledge: &Acknowledge, id: MessageId, settled: Settled) {
         self.reply(acknowledge.session, id, acknowledge.fence, HostReservation::Settled(settled));
     }
 

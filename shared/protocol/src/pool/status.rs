@@ -124,6 +124,21 @@ pub struct WorkerStatus {
     pub profile: Option<Profile>,
 }
 
+/// How many messages of one mailbox are where.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MailboxStatus {
+    pub name: String,
+    /// In the pool; the oldest of them has waited for `oldest_s` seconds.
+    pub waiting: u64,
+    pub waiting_bytes: u64,
+    pub oldest_s: u64,
+    pub reserved: u64,
+    pub settling: u64,
+    pub releasing: u64,
+    pub held: u64,
+    pub quarantined: u64,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MessageStatus {
     pub id: String,
@@ -175,8 +190,13 @@ impl Pool {
                 status.messages.push(self.message_status(*id, entry, now));
             }
         }
-        status.workers = self
-            .grabbers
+        status.workers = self.workers(now);
+        status
+    }
+
+    /// Each worker that has linked since the start.
+    pub fn workers(&self, now: Moment) -> Vec<WorkerStatus> {
+        self.grabbers
             .iter()
             .map(|(_, grabber)| WorkerStatus {
                 name: grabber.name.clone(),
@@ -196,8 +216,34 @@ impl Pool {
                 holding: grabber.holding.iter().map(ToString::to_string).collect(),
                 profile: grabber.profile.as_ref().map(|(profile, _)| profile.clone()),
             })
-            .collect();
-        status
+            .collect()
+    }
+
+    /// Each mailbox, in the order of the configuration. Looks at every message once.
+    pub fn mailboxes(&self, now: Moment) -> Vec<MailboxStatus> {
+        let names = self.config.mailboxes.iter().map(|mailbox| mailbox.name.clone());
+        let mut all: Vec<MailboxStatus> =
+            names.map(|name| MailboxStatus { name, ..MailboxStatus::default() }).collect();
+        for entry in self.messages.values() {
+            let Some(mailbox) = all.get_mut(usize::from(entry.mailbox.0)) else { continue };
+            *(match entry.state {
+                State::Marked => &mut mailbox.waiting,
+                State::Reserved(_) => &mut mailbox.reserved,
+                State::Settling(_) => &mut mailbox.settling,
+                State::Releasing(_) => &mut mailbox.releasing,
+                State::Held => &mut mailbox.held,
+                State::Quarantined => &mut mailbox.quarantined,
+            }) += 1;
+            if matches!(entry.state, State::Marked) {
+                mailbox.waiting_bytes += entry.length;
+                mailbox.oldest_s = mailbox.oldest_s.max(now.since(entry.since).as_secs());
+            }
+        }
+        all
+    }
+
+    pub fn counters(&self) -> &Counters {
+        &self.counters
     }
 
     /// The first `max` messages whose state `wanted` accepts by its word (`reserved` for those that are dispatched), oldest

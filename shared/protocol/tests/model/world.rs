@@ -524,7 +524,7 @@ impl World {
                 Effect::Control { .. }
                 | Effect::CloseLink { .. }
                 | Effect::StopIntake { .. }
-                | Effect::Event(_) => {}
+                | Effect::Event(..) => {}
             }
         }
     }

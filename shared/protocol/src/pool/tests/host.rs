@@ -346,7 +346,7 @@ impl Host {
 
     pub(super) fn events(&self) -> impl Iterator<Item = &Event> {
         self.seen.iter().filter_map(|effect| match effect {
-            Effect::Event(event) => Some(event),
+            Effect::Event(event, _) => Some(event),
             _ => None,
         })
     }
