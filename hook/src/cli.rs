@@ -85,6 +85,12 @@ pub enum Command {
         #[arg(value_parser = name)]
         name: String,
     },
+    /// The cluster's authority: who has which certificate, rotation, its key offline
+    #[command(after_help = AUTHORITY_EXAMPLES)]
+    Authority {
+        #[command(subcommand)]
+        action: AuthorityAction,
+    },
     /// Messages kept from their recipients because something was found
     Quarantine {
         #[command(subcommand)]
@@ -96,6 +102,16 @@ pub enum Command {
         action: AsideAction,
     },
 }
+
+const AUTHORITY_EXAMPLES: &str = "\
+On the host that gave `init`, also while the hook runs. A new authority for all nodes:
+  gantry-hook --config hook.toml authority rotate
+  gantry-hook --config hook.toml authority status
+  gantry-hook --config hook.toml authority retire
+
+The authority's key in a safe, and back for a rotation or when its time is over:
+  gantry-hook --config hook.toml authority export /media/safe/authority.key --issue-for 365d
+  gantry-hook --config hook.toml authority import /media/safe/authority.key";
 
 const JOIN_EXAMPLES: &str = "\
 Example, on the first host and then on the second:
@@ -185,6 +201,45 @@ pub enum Role {
     Hook,
 }
 
+/// What to do with the authority.
+#[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
+pub enum AuthorityAction {
+    /// Show the authorities, and the newest certificate of each node with its end
+    Status(Output),
+    /// Make a new authority; both are trusted while all nodes move to it
+    Rotate,
+    /// End the trust in the former authority
+    Retire {
+        /// Also while nodes have certificates of it; they join again then
+        #[arg(long)]
+        force: bool,
+    },
+    /// Move the authority's key into a file, sealed with a passphrase; another certifies for a time
+    Export {
+        /// A new file, which is to be kept where no network reaches it
+        file: PathBuf,
+        /// How long certificates can be made without the key
+        #[arg(long, value_name = "TIME", default_value = "365d", value_parser = issue_for)]
+        issue_for: Duration,
+        #[command(flatten)]
+        passphrase: PassphraseArgs,
+    },
+    /// Bring the authority's key back
+    Import {
+        /// What `export` wrote
+        file: PathBuf,
+        #[command(flatten)]
+        passphrase: PassphraseArgs,
+    },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct PassphraseArgs {
+    /// Take the passphrase from the first line of a file instead of the terminal
+    #[arg(long, value_name = "FILE")]
+    pub passphrase_file: Option<PathBuf>,
+}
+
 /// What to do with messages that were set aside.
 #[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
 pub enum AsideAction {
@@ -259,6 +314,15 @@ fn within(text: &str) -> Result<Duration, String> {
     }
 }
 
+fn issue_for(text: &str) -> Result<Duration, String> {
+    let day = Duration::from_secs(24 * 60 * 60);
+    match gantry_config::duration(text) {
+        Some(time) if time >= day && time <= 3_650 * day => Ok(time),
+        Some(_) => Err("certificates can be made without the key for 1d to 3650d".to_owned()),
+        None => Err("a time is a whole number and s, m, h or d, such as 365d".to_owned()),
+    }
+}
+
 fn endpoint(text: &str) -> Result<gantry_config::Endpoint, String> {
     text.parse().map_err(str::to_owned)
 }
@@ -321,6 +385,19 @@ mod tests {
             parse("gantry-hook quarantine show 3-1a7 --json").unwrap().command,
             Command::Quarantine { action: AsideAction::Show { id, output: Output { json: true } } }
         );
+    }
+
+    #[test]
+    fn the_authoritys_key_goes_for_a_year_unless_told_otherwise() {
+        let cli = parse("gantry-hook authority export /safe/key").unwrap();
+        let Command::Authority { action: AuthorityAction::Export { issue_for, .. } } = cli.command
+        else {
+            panic!("{cli:?}")
+        };
+        assert_eq!(issue_for, Duration::from_secs(365 * 86_400));
+        assert!(parse("gantry-hook authority export /safe/key --issue-for 1h").is_err());
+        let retire = Command::Authority { action: AuthorityAction::Retire { force: true } };
+        assert_eq!(parse("gantry-hook authority retire --force").unwrap().command, retire);
     }
 
     #[test]

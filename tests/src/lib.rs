@@ -12,6 +12,7 @@
 
 pub mod bench;
 pub mod binary;
+pub mod clock;
 pub mod cluster;
 pub mod corpus;
 pub mod lan;
@@ -23,6 +24,7 @@ pub mod smtp;
 pub mod weather;
 
 pub use binary::{binary, project};
+pub use clock::FakeClock;
 pub use cluster::{Cluster, Setup};
 pub use gantry::demo::process::{Running, free_port, until};
 pub use gantry::demo::sink::{Received, Sink};

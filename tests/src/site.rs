@@ -14,7 +14,8 @@ use tempfile::TempDir;
 use crate::cluster::{is_state, said, stored_in};
 use crate::smtp::Client;
 use crate::{
-    PATIENCE, Received, Running, Sink, Status, Weather, await_that, binary, free_port, until,
+    FakeClock, PATIENCE, Received, Running, Sink, Status, Weather, await_that, binary, free_port,
+    until,
 };
 
 /// Where a program runs.
@@ -71,6 +72,8 @@ pub struct Site {
     first: Option<String>,
     /// Where workers dial a host instead of its own address.
     routes: BTreeMap<String, SocketAddr>,
+    /// The processes' own wall clock, if they have one.
+    clock: Option<FakeClock>,
     folder: TempDir,
 }
 
@@ -83,8 +86,30 @@ impl Site {
             workers: BTreeMap::new(),
             first: None,
             routes: BTreeMap::new(),
+            clock: None,
             folder,
         }
+    }
+
+    /// Nothing yet; all that runs in it has this wall clock.
+    pub fn under(clock: FakeClock) -> Self {
+        Self { clock: Some(clock), ..Self::new() }
+    }
+
+    /// Sets the wall clock of everything so many days ahead, also of what runs.
+    pub fn set_clock(&self, days: u32) {
+        self.clock.as_ref().expect("a site under a clock").set(days);
+    }
+
+    /// Ends a host's hook by a signal, and starts it again.
+    pub fn restart_host(&mut self, name: &str) {
+        let Some(mut host) = self.hosts.remove(name) else { panic!("no host {name}") };
+        drop(host.hook);
+        host.hook = self.start(&host.place, "gantry-hook", name, &[]);
+        await_that("the host takes mail again", || {
+            Client::try_connect(host.upstream).is_ok().then_some(())
+        });
+        self.hosts.insert(name.to_owned(), host);
     }
 
     /// The folder of everything.
@@ -256,6 +281,7 @@ impl Site {
     fn run(&self, place: &Place, program: &str, name: &str, arguments: &[&str]) -> Output {
         let mut command = place.command(&binary(program));
         command.arg("--config").arg(self.config(program, name)).args(arguments);
+        command.envs(self.clock.iter().flat_map(FakeClock::environment));
         command.stdin(Stdio::null()).output().unwrap_or_else(|e| panic!("run {program}: {e}"))
     }
 
@@ -269,6 +295,7 @@ impl Site {
         let mut command = place.command(&binary(program));
         command.arg("--config").arg(self.config(program, name)).arg("run");
         command.envs(environment.iter().copied());
+        command.envs(self.clock.iter().flat_map(FakeClock::environment));
         let log = self.folder.path().join(format!("{name}.log"));
         Running::start(name, &mut command, &log).unwrap_or_else(|e| panic!("start {name}: {e}"))
     }

@@ -1,5 +1,6 @@
 //! What the command line asks for, done.
 
+mod authority;
 mod check;
 mod drain;
 mod join;
@@ -41,6 +42,7 @@ pub fn execute(cli: Cli, out: &mut dyn Write) -> Result<(), Failure> {
         Command::Init => init(&config, out),
         Command::Join { token } => join::join(&config, &token, out),
         Command::Token(arguments) => token(&config, arguments, out),
+        Command::Authority { action } => authority::authority(&config, action, out),
         Command::Revoke { name } => revoke(&config, &name, out),
         Command::Run => run(config),
         Command::Drain(arguments) => drain::drain(&config, arguments, out),
@@ -200,6 +202,7 @@ fn status(config: &Config) -> Result<HookStatus, Failure> {
         mailboxes: config.mailboxes.iter().map(|mailbox| mailbox.name.clone()).collect(),
         ..HookStatus::default()
     };
+    (status.certificates, status.warnings) = authority::own_certificates(config);
     let Some(opened) = open(config)? else { return Ok(status) };
     status.epoch = opened.epoch;
     let now = Clock::start().now();

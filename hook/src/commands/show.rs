@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use gantry_operator::HookStatus;
-use gantry_operator::show::{last_action, modules, readiness};
+use gantry_operator::show::{certificates, certificates_table, last_action, modules, readiness};
 use gantry_operator::table::{Table, span};
 use gantry_protocol::pool::{MessageStatus, WorkerStatus};
 
@@ -25,6 +25,9 @@ pub(super) fn status(status: &HookStatus) -> String {
     );
     if let Some(reason) = &status.intake_stopped {
         let _ = writeln!(text, "INTAKE    STOPPED: {reason}");
+    }
+    for warning in &status.warnings {
+        let _ = writeln!(text, "WARNING   {warning}");
     }
     let pool = &status.pool;
     let _ = writeln!(text, "mailboxes {}", status.mailboxes.join(", "));
@@ -54,6 +57,12 @@ pub(super) fn status(status: &HookStatus) -> String {
     );
     text.push('\n');
     text.push_str(&workers(&pool.workers).aligned());
+    if !status.certificates.is_empty() {
+        let mut table = certificates_table();
+        certificates(&mut table, &status.host, &status.certificates);
+        text.push('\n');
+        text.push_str(&table.aligned());
+    }
     if !pool.messages.is_empty() {
         text.push('\n');
         text.push_str(&oldest(&pool.messages).aligned());

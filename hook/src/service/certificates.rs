@@ -4,21 +4,21 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use gantry_link::{
-    Authority, AuthorityKind, AuthorityState, Clock, Identity, NodeIdentity, Reminder, Role,
-    Standing,
+    Authority, AuthorityKind, AuthorityState, Clock, Identity, IssuedCertificate, NodeIdentity,
+    Reminder, Role, Standing,
 };
 use gantry_operator::CertificateStatus;
 use gantry_operator::table::span;
-use tokio::time::Instant;
 
 use super::Service;
 use crate::disk::Disk;
 
-/// How often the host's own certificate is looked at, and what is near its end is said.
-const LOOK_EVERY: Duration = Duration::from_secs(3_600);
+/// How often the host's own certificate is looked at, and what is near its end is said, in seconds by the wall clock: a machine
+/// that was suspended looks as soon as it is back.
+const LOOK_EVERY: u64 = 3_600;
 
 /// What the loop knows of them.
 pub(super) struct Certificates {
@@ -31,8 +31,8 @@ pub(super) struct Certificates {
     /// When its file was last changed.
     pub(super) changed: Option<SystemTime>,
     pub(super) authorities: Vec<AuthorityState>,
-    /// `None` until the first look.
-    pub(super) looked: Option<Instant>,
+    /// Seconds since 1970; `None` until the first look.
+    pub(super) looked: Option<u64>,
     /// By role and name.
     pub(super) reminders: BTreeMap<(String, String), Reminder>,
 }
@@ -77,10 +77,10 @@ impl<D: Disk> Service<D> {
                 false
             }
         };
-        let known = &self.certificates;
-        let is_time = known.looked.is_none_or(|looked| looked.elapsed() >= LOOK_EVERY);
+        let (known, now) = (&self.certificates, (self.certificates.clock)());
+        let is_time = known.looked.is_none_or(|looked| now.abs_diff(looked) >= LOOK_EVERY);
         if is_time || trust_changed || known.file_changed() != known.changed {
-            self.certificates.looked = Some(Instant::now());
+            self.certificates.looked = Some(now);
             self.renew();
             self.certificates.changed = self.certificates.file_changed();
             self.read_authorities();
@@ -238,6 +238,20 @@ impl Looked {
             standing: Standing::of_node(identity.expires, now),
             authority: identity.authority.to_string(),
             current: authorities.iter().find(of).is_some_and(|one| one.current),
+            counts: true,
+            note: "",
+        }
+    }
+
+    pub(crate) fn issued(node: &IssuedCertificate, now: u64) -> Self {
+        Self {
+            role: node.role.as_str(),
+            name: node.name.clone(),
+            expires: node.expires,
+            now,
+            standing: Standing::of_node(node.expires, now),
+            authority: node.authority.to_string(),
+            current: node.current,
             counts: true,
             note: "",
         }

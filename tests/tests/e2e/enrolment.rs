@@ -1,5 +1,7 @@
 //! How workers come to be trusted, and how that ends, over the command line.
 
+use std::fs;
+
 use gantry_tests::cluster::{RULES, said};
 use gantry_tests::smtp::{deliver, note};
 use gantry_tests::{Cluster, Setup, await_that};
@@ -94,4 +96,26 @@ fn a_worker_that_never_joined_says_so() {
     let output = cluster.worker_command("pc-1", &["run"]);
     let text = said(&output);
     assert!(!output.status.success() && text.contains("join"), "{text}");
+}
+
+/// A machine that was copied with its certificate: the newer process works, the other one is sent away when it comes back.
+#[test]
+fn of_two_processes_with_one_certificate_the_older_is_refused_as_a_clone() {
+    let mut cluster = Cluster::with_workers(&Setup::default(), &["pc-1"]);
+    let twin = cluster.path().join("twin");
+    fs::create_dir(&twin).unwrap();
+    for entry in fs::read_dir(cluster.path().join("pc-1")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_file() {
+            fs::copy(&path, twin.join(path.file_name().unwrap())).unwrap();
+        }
+    }
+    cluster.start_worker("twin", &[]);
+    let words = "two processes use one certificate";
+    await_that("the older one hears it", || {
+        cluster.workers["pc-1"].log().contains(words).then_some(())
+    });
+    await_that("the host says it", || cluster.hook.as_ref()?.log().contains(words).then_some(()));
+    cluster.await_ready(1);
+    assert!(!cluster.workers["twin"].log().contains(words), "{}", cluster.logs());
 }

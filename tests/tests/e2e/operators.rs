@@ -319,6 +319,25 @@ fn two_hosts_in_one_status() {
     assert!(text.contains("mx1") && text.contains("NO ANSWER"), "{text}");
 }
 
+/// An operator who knows the former authority alone goes on, and has the new one's certificate after one command.
+#[test]
+fn an_operator_finds_the_hosts_under_a_new_authority() {
+    let cluster = Cluster::start(&Setup::default());
+    join_operator(&cluster, "alice", "");
+    let authority = |action| {
+        let output = cluster.hook_command(&["authority", action]);
+        (output.status.success(), said(&output))
+    };
+    assert!(authority("rotate").0);
+    let (retired, words) = authority("retire");
+    assert!(!retired && words.contains("operator alice"), "{words}");
+    told(&cluster, "alice", &["status"]);
+    let (retired, words) = authority("retire");
+    assert!(retired, "{words}");
+    let certificates = told(&cluster, "alice", &["status"]);
+    assert_eq!(certificates.matches("\troot\t").count(), 1, "{certificates}");
+}
+
 /// Makes `second` a host of the first one's cluster.
 fn join_as_host(first: &Cluster, second: &Cluster, name: &str) {
     for entry in fs::read_dir(second.path()).unwrap() {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use gantry_link::{
     CloseCode, ConnectOptions, IdentityError, LinkError, NodeIdentity, OperatorConnection, Role,
-    connect_operator, system_clock,
+    connect_operator, exchange_trust, system_clock,
 };
 use gantry_operator::{REPLY_BYTES_MAX, Reply, Request};
 use tokio::task::JoinSet;
@@ -29,6 +29,8 @@ pub(super) struct Hosts {
 #[derive(Debug)]
 struct Host {
     address: String,
+    /// Of the operator.
+    identity_dir: PathBuf,
     /// By its certificate, once it was reached.
     name: Option<String>,
     connection: Option<OperatorConnection>,
@@ -77,6 +79,7 @@ impl Hosts {
         let identity = identity.map_err(|error| not_an_operator(&config.name, &error))?;
         let host = |host: &crate::config::Host| Host {
             address: host.address.to_string(),
+            identity_dir: folder.clone(),
             name: None,
             connection: None,
         };
@@ -157,16 +160,19 @@ impl Hosts {
         ending.join_all().await;
     }
 
-    /// At two thirds of its life the operator's certificate is renewed at the first host that can.
+    /// At two thirds of its life, or when there is a newer authority, the operator's certificate is renewed at the first host
+    /// that can.
     pub(super) async fn renew_when_due(&self) {
         let clock = system_clock();
-        if !self.identity.is_due(&clock) {
+        let (folder, name) = (&self.identity_dir, &self.identity.identity().name);
+        // With what was learned from the hosts meanwhile.
+        let Ok(identity) = NodeIdentity::open(folder, name, Role::Operator, &clock) else { return };
+        if !identity.is_due(&clock) {
             return;
         }
         let mut last = None;
         for host in &self.hosts {
-            let (folder, identity) = (&self.identity_dir, &self.identity);
-            match gantry_link::renew(&host.address, folder, identity, &clock).await {
+            match gantry_link::renew(&host.address, folder, &identity, &clock).await {
                 Ok(_) => return,
                 Err(error) => last = Some(error),
             }
@@ -207,8 +213,17 @@ impl Host {
             return Ok(());
         }
         let options = ConnectOptions { clock: system_clock(), time_max: ANSWER_TIME_MAX };
-        let connection =
-            connect_operator(&self.address, identity, &options).await.map_err(problem)?;
+        let mut connected = connect_operator(&self.address, identity, &options).await;
+        if let Err(LinkError::HostRefused { refusal, .. }) = &connected
+            && refusal.code == CloseCode::UnknownAuthority
+        {
+            // Perhaps it is of a newer authority, which its trust list then proves.
+            let (folder, clock) = (&self.identity_dir, &options.clock);
+            if let Ok(Some(newer)) = exchange_trust(&self.address, folder, identity, clock).await {
+                connected = connect_operator(&self.address, &newer, &options).await;
+            }
+        }
+        let connection = connected.map_err(problem)?;
         self.name = Some(connection.host().to_owned());
         self.connection = Some(connection);
         Ok(())

@@ -2,16 +2,34 @@
 
 use std::fmt::Write;
 
-use gantry_operator::show::{last_action, readiness, why};
+use gantry_operator::show::{certificates, certificates_table, last_action, readiness, why};
 use gantry_operator::table::{Table, size, span};
 use gantry_operator::{Aside, HookStatus, MessageLife, Reply};
 use gantry_protocol::pool::WorkerStatus;
 
 use super::hosts::Answer;
 
-/// Hosts, workers and engines.
+/// Hosts, workers, engines, certificates, and what somebody should look at.
 pub(super) fn status(answers: &[Answer], terminal: bool) -> String {
-    sections(&[hosts(answers), workers(answers), engines(answers)], terminal)
+    let tables =
+        [hosts(answers), workers(answers), engines(answers), certified(answers), warned(answers)];
+    sections(&tables, terminal)
+}
+
+fn certified(answers: &[Answer]) -> Table {
+    let mut table = certificates_table();
+    for status in answers.iter().filter_map(status_of) {
+        certificates(&mut table, &status.host, &status.certificates);
+    }
+    table
+}
+
+fn warned(answers: &[Answer]) -> Table {
+    let mut table = Table::new("warning", ["HOST", "WARNING"]);
+    for status in answers.iter().filter_map(status_of) {
+        status.warnings.iter().for_each(|warning| table.push([&status.host, warning]));
+    }
+    table
 }
 
 /// Tables below each other; a terminal gets an empty line between them, and none of the empty ones.

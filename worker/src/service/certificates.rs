@@ -7,6 +7,7 @@ use std::time::Duration;
 use gantry_link::{
     CloseCode, LinkError, NodeIdentity, Reminder, Standing, exchange_trust, renew, system_clock,
 };
+use gantry_operator::table::span;
 use tokio::time::Instant;
 
 use super::Service;
@@ -127,9 +128,9 @@ impl Service {
         if !self.certificates.reminder.is_time(standing, now) {
             return;
         }
-        let days = own.expires.saturating_sub(now) / 86_400;
+        let left = span(own.expires.saturating_sub(now));
         let text = format!(
-            "renew this worker's certificate: {trouble}; it expires in {days} days, and from then on no host takes it"
+            "renew this worker's certificate: {trouble}; it expires in {left}, and from then on no host takes it"
         );
         match standing {
             Standing::Good | Standing::Due => tracing::warn!("{text}"),
