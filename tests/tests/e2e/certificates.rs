@@ -86,6 +86,7 @@ fn certificates_renew_themselves_while_everything_runs() {
 }
 
 #[test]
+#[allow(clippy::disallowed_methods, reason = "nothing here has to outlive a crash")]
 fn what_is_not_renewed_is_told_louder_as_its_end_comes_nearer() {
     let Some(mut site) = site("what_is_not_renewed_is_told_louder_as_its_end_comes_nearer") else {
         return;
