@@ -32,8 +32,8 @@ pub fn ask(spool: &Path, request: &Request) -> Result<Option<Reply>, AdminError>
 
     /// The reply and the end of its line.
     const REPLY_LINE_BYTES_MAX: u64 = gantry_operator::REPLY_BYTES_MAX as u64 + 1;
-    /// The loop answers at once, whatever else it does.
-    const PATIENCE: Duration = Duration::from_secs(10);
+    /// The loop answers at once, whatever else it does; a decision when the disk has it, and disks may be slow.
+    const PATIENCE: Duration = Duration::from_secs(60);
 
     let path = path(spool);
     let mut stream = match UnixStream::connect(&path) {

@@ -43,6 +43,14 @@ pub(super) fn status(status: &HookStatus) -> String {
         "messages  {} reserved, {} settling, {} releasing, {} held, {} quarantined",
         pool.reserved, pool.settling, pool.releasing, pool.held, pool.quarantined
     );
+    if let Some(room) = status.room {
+        let free = room.free.map_or_else(String::new, |free| format!(", {free} free on the disk"));
+        let _ = writeln!(
+            text,
+            "bytes     {} stored, {} held, {} quarantined{free}",
+            room.stored, room.held, room.quarantined
+        );
+    }
     let c = &pool.counters;
     let _ = writeln!(
         text,

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use gantry_mail::date;
 use gantry_operator::{
     Aside, HookStatus, MESSAGES_MAX, MessageLife, Order, Queue, QueueState, Reply, Request,
+    RoomStatus,
 };
 use gantry_protocol::frame;
 use gantry_protocol::id::{MessageId, Token};
@@ -289,6 +290,16 @@ impl<D: Disk> Service<D> {
         });
     }
 
+    fn room_status(&self) -> RoomStatus {
+        let usage = self.spool.usage();
+        RoomStatus {
+            stored: usage.all,
+            held: usage.held,
+            quarantined: usage.quarantined,
+            free: self.spool.free_bytes(),
+        }
+    }
+
     fn status(&self) -> HookStatus {
         let (certificates, warnings) = self.certificates_status();
         HookStatus {
@@ -307,6 +318,7 @@ impl<D: Disk> Service<D> {
                 Admission::Draining => Some("the hook is stopping".to_owned()),
             },
             draining: self.drain_status(),
+            room: Some(self.room_status()),
             mailboxes: self.mailboxes.iter().map(|mailbox| mailbox.name.clone()).collect(),
             pool: self.pool.status(MESSAGES_MAX, self.clock.now()),
         }

@@ -19,7 +19,7 @@ use crate::spool::{Spool, SpoolError};
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How often what was set aside is looked through: each time its oldest thousand messages.
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
-/// How often the spool's own time is saved. A restart forgets as much of it at the most.
+/// How often the spool's own time is saved. A crash forgets as much of it at the most.
 const SAVE_EVERY: Duration = Duration::from_secs(600);
 
 /// As whom the administrator's rules act in the audit log and in messages' lives.
@@ -67,9 +67,7 @@ pub(super) async fn sweep<D: Disk>(
         ticks.tick().await;
         if saved.elapsed() >= SAVE_EVERY {
             saved = Instant::now();
-            if let Some(Err(error)) = blocking(&spool, |spool| spool.save_calendar()).await {
-                tracing::warn!("save the spool's own time: {error}");
-            }
+            save_time(&spool).await;
         }
         for (aside, rule) in rules {
             for (id, reason) in due(&spool, aside, rule).await {
@@ -78,6 +76,13 @@ pub(super) async fn sweep<D: Disk>(
                 }
             }
         }
+    }
+}
+
+/// What is not saved does not count after a restart, and messages are kept that much longer.
+pub(super) async fn save_time<D: Disk>(spool: &Arc<Spool<D>>) {
+    if let Some(Err(error)) = blocking(spool, |spool| spool.save_calendar()).await {
+        tracing::warn!("save the spool's own time: {error}");
     }
 }
 

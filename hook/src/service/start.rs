@@ -158,7 +158,9 @@ pub async fn run(config: Config) -> Result<(), RunError> {
         probe_after: Some(Instant::now()),
         stops: 0,
     };
+    let spool = Arc::clone(&service.spool);
     service.run(inputs).await;
+    retention::save_time(&spool).await;
     Ok(())
 }
 

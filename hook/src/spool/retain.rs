@@ -15,6 +15,9 @@ impl<D: Disk> Spool<D> {
     /// Messages that have been held or quarantined for `keep` at least, by the spool's own time *and* by the wall
     /// clock since they came in: whichever of the two is wrong, nothing goes too soon. Blocks.
     pub fn kept_for(&self, state: StoredState, keep: Duration) -> Vec<MessageId> {
+        if self.aside_bytes(state) == 0 {
+            return Vec::new();
+        }
         let now = (self.options.clock)();
         let (now_s, unix_s) = (self.calendar.seconds(now.moment), now.unix_ms / 1_000);
         let keep_s = keep.as_secs().max(1);
@@ -33,9 +36,7 @@ impl<D: Disk> Spool<D> {
 
     /// The oldest messages in a state without which the others take up at most `bytes_max`. Blocks.
     pub fn beyond(&self, state: StoredState, bytes_max: u64) -> Vec<MessageId> {
-        let usage = self.usage();
-        let used = if state == StoredState::Held { usage.held } else { usage.quarantined };
-        let mut excess = used.saturating_sub(bytes_max);
+        let mut excess = self.aside_bytes(state).saturating_sub(bytes_max);
         if excess == 0 {
             return Vec::new();
         }
@@ -46,6 +47,11 @@ impl<D: Disk> Spool<D> {
             wanted
         });
         oldest.map(|listed| listed.id).collect()
+    }
+
+    fn aside_bytes(&self, state: StoredState) -> u64 {
+        let usage = self.usage();
+        if state == StoredState::Held { usage.held } else { usage.quarantined }
     }
 
     /// Keeps the spool's own time over a restart. Blocks.

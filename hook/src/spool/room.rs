@@ -86,6 +86,11 @@ impl<D: Disk> Spool<D> {
         Ok(())
     }
 
+    /// What the file system had free at the last look; `None` before the first.
+    pub fn free_bytes(&self) -> Option<u64> {
+        self.room.lock().free.map(|(free, _)| free)
+    }
+
     /// What the stored messages take up now.
     pub fn usage(&self) -> Usage {
         self.room.lock().usage

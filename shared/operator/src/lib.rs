@@ -212,6 +212,9 @@ pub struct HookStatus {
     /// Set while it empties itself to end then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub draining: Option<DrainStatus>,
+    /// What the messages of the spool take up; absent while no hook runs.
+    #[serde(default)]
+    pub room: Option<RoomStatus>,
     pub mailboxes: Vec<String>,
     /// What somebody should look at, a sentence each; empty is what monitoring waits for.
     #[serde(default)]
@@ -252,6 +255,17 @@ pub struct DrainStatus {
     pub ends_in_s: Option<u64>,
     #[serde(flatten)]
     pub remaining: Remaining,
+}
+
+/// What stored messages take up, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RoomStatus {
+    /// All of them, whatever their state.
+    pub stored: u64,
+    pub held: u64,
+    pub quarantined: u64,
+    /// Free on the spool's file system, as far as it said.
+    pub free: Option<u64>,
 }
 
 /// Messages of one host.

@@ -162,7 +162,11 @@ fn a_full_quarantine_takes_no_mail_until_somebody_makes_room() {
     assert_eq!(refused.code, 452, "{}", refused.text());
     let upstream = offer(cluster.upstream, TO, &note("clean", "x"));
     assert_eq!(upstream.code, 452, "{}", upstream.text());
+    let mark = ["mark", "--mailbox", "hook.box", "-f", "a@client.example", "--", TO];
+    let marked = cluster.hook_command(&mark);
+    assert_eq!(marked.status.code(), Some(75), "{}", said(&marked));
     let status = cluster.status().unwrap().0;
+    assert!(status["room"]["quarantined"].as_u64().unwrap() > 1_200_000, "{}", status["room"]);
     let words = status["intake_stopped"].as_str().unwrap();
     assert!(words.contains("[quarantine] max_bytes"), "{words}");
     let id = id_of(&cluster.stored("q")[0]);
