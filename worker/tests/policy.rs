@@ -83,6 +83,13 @@ fn the_policies_that_the_page_shows_have_no_mistakes() {
 }
 
 #[test]
+fn the_example_has_no_mistakes() {
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/policy.toml");
+    let policy = Policy::load(&example).unwrap();
+    assert_eq!((policy.rules(), policy.runs().len()), (1, 0));
+}
+
+#[test]
 fn the_page_shows_what_the_command_prints() {
     let folder = folder();
     let mut tried = 0;

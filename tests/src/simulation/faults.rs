@@ -130,7 +130,9 @@ impl World {
         let now = self.moment();
         let Some(up) = &mut self.host.up else { return false };
         let aside = |state| matches!(state, StoredState::Held | StoredState::Quarantined);
-        let listed = up.spool.list(aside, usize::MAX);
+        let mut listed = up.spool.list(aside, usize::MAX);
+        // What verdicts originated is no mail of the plan, and the ledger could say nothing about a verdict on it.
+        listed.retain(|one| up.spool.log(one.id).is_ok_and(|log| log.origin.is_none()));
         if listed.is_empty() {
             return false;
         }

@@ -282,6 +282,12 @@ impl World {
         if self.mutant == Some(Mutant::StoreLies) && self.random.percent(10) {
             return self.host_soon(10, HostEvent::Stored(token, Stored::Done));
         }
+        if self.mutant == Some(Mutant::OriginatesNothing)
+            && matches!(change, Change::Originate { .. })
+        {
+            let stored = Stored::Originated { messages: Vec::new() };
+            return self.host_soon(10, HostEvent::Stored(token, stored));
+        }
         if self.mutant == Some(Mutant::SettleNotAwaited) && matches!(change, Change::Settle { .. })
         {
             self.host_soon(0, HostEvent::Stored(token, Stored::Done));
@@ -378,8 +384,11 @@ impl World {
     fn on_load(&mut self, token: Token, id: MessageId) {
         let Some(up) = &self.host.up else { return };
         match up.spool.load(id) {
+            // What is missing beside it was written, if it had to be.
+            _ if self.disk.is_crashed() => _ = self.crashed("loading"),
             Ok(log) => self.host_soon(5, HostEvent::Loaded(token, log)),
-            Err(error) => self.unreadable(id, &error),
+            Err(error) if error.is_lost() => self.unreadable(id, &error),
+            Err(_) => self.host_soon(200, HostEvent::Load(token, id)),
         }
     }
 

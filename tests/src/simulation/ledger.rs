@@ -13,6 +13,7 @@ use gantry_protocol::verdict::Verdict;
 
 use super::counts::Counts;
 use super::event::Key;
+use super::originated::{Book, is_originated};
 use super::plan::{ATTEMPTS_MAX, Mail, Nature, number_of};
 
 /// What a sender is told.
@@ -90,6 +91,7 @@ pub(super) struct Ledger {
     mails: Vec<MailRecord>,
     messages: BTreeMap<MessageId, MessageRecord>,
     notices: BTreeMap<MessageId, Vec<Delivery>>,
+    originated: Book,
     /// Verdicts that modules really came to.
     runs: BTreeMap<Key, usize>,
     /// The highest fence of this start and of those before.
@@ -116,6 +118,7 @@ impl Ledger {
             facts,
             messages: BTreeMap::new(),
             notices: BTreeMap::new(),
+            originated: Book::default(),
             runs: BTreeMap::new(),
             highest: None,
             former_highest: None,
@@ -343,6 +346,8 @@ impl Ledger {
                     self.settled(id, verdict);
                 }
             }
+            Change::Originate { verdict: Some(verdict) } => self.settled(id, verdict),
+            Change::ReleaseAsIs { .. } => self.originated.overruled(id),
             _ => {}
         }
         let name = match change {
@@ -368,6 +373,7 @@ impl Ledger {
     fn settled(&mut self, id: MessageId, verdict: &Verdict) {
         let stamp = verdict.findings.first().map(|finding| finding.engine.clone());
         let Some(record) = self.messages.get_mut(&id) else { return };
+        self.originated.settled(id, verdict, &self.facts[record.mail].envelope);
         let fence = record.fence;
         let current = fence.is_some_and(|fence| {
             Some(provenance(fence)) == stamp && record.answered.contains(&fence)
@@ -498,7 +504,12 @@ impl Ledger {
     }
 
     fn notice_delivered(&mut self, delivery: Delivery, bytes: &[u8]) {
-        self.counts.add("notices delivered");
+        let originated = is_originated(bytes);
+        self.counts.add(if originated {
+            "originated messages delivered"
+        } else {
+            "notices delivered"
+        });
         let former = self.notices.entry(delivery.id).or_default();
         let without_need =
             former.last().is_some_and(|former| former.answered && former.life == delivery.life);
@@ -507,7 +518,21 @@ impl Ledger {
         }
         self.notices.entry(delivery.id).or_default().push(delivery);
         self.expect(!without_need, || format!("notice {} was delivered twice", delivery.id));
-        self.told_of_bounce(delivery.id, bytes);
+        if originated {
+            self.told_beside(delivery.id, bytes);
+        } else {
+            self.told_of_bounce(delivery.id, bytes);
+        }
+    }
+
+    /// What a verdict asked for is there.
+    fn told_beside(&mut self, id: MessageId, bytes: &[u8]) {
+        let seen = self.originated.seen(id, bytes);
+        seen.unwrap_or_else(|violation| self.violated(violation));
+        // RFC 3834: put on top by the hook.
+        let automatic = bytes.starts_with(b"Auto-Submitted: auto-generated\r\n")
+            || bytes.starts_with(b"Subject: told\r\n");
+        self.expect(automatic, || format!("{id} does not say that no person wrote it"));
     }
 
     fn told_of_bounce(&mut self, id: MessageId, bytes: &[u8]) {
@@ -537,6 +562,7 @@ impl Ledger {
     /// What is in the spool after everything has ended, and the power was cut once more.
     pub(super) fn close(&mut self, found: Vec<Found>) {
         let mut aside: BTreeSet<usize> = BTreeSet::new();
+        let mut held: BTreeSet<MessageId> = BTreeSet::new();
         for Found { id, state, bytes } in found {
             self.expect(matches!(state, StoredState::Held | StoredState::Quarantined), || {
                 format!("{id} is {state:?} after everything has ended")
@@ -547,10 +573,15 @@ impl Ledger {
                 "end: quarantined"
             });
             let Some(record) = self.messages.get(&id) else {
-                self.told_of_bounce(id, &bytes);
+                if is_originated(&bytes) {
+                    self.told_beside(id, &bytes);
+                } else {
+                    self.told_of_bounce(id, &bytes);
+                }
                 continue;
             };
             let mail = record.mail;
+            held.extend((state == StoredState::Held).then_some(id));
             let whole = *self.facts[mail].bytes == bytes;
             self.expect(whole, || format!("{id} was set aside with other bytes than it came with"));
             aside.insert(mail);
@@ -563,6 +594,35 @@ impl Ledger {
                 ));
             }
         }
+        if let Some(id) = self.silent(&held) {
+            let mail = self.messages[&id].mail;
+            self.violated(format!(
+                "{id}, mail {mail}, has settled, and what its verdict asks for is lost"
+            ));
+        }
+    }
+
+    /// A message whose verdict counted, and of which not all is there that the verdict asked for. Of one that ended held
+    /// nobody can say here whether it did.
+    fn silent(&self, held: &BTreeSet<MessageId>) -> Option<MessageId> {
+        let counted = |id: &MessageId, record: &MessageRecord| {
+            let mail = &self.facts[record.mail];
+            let mut submissions = self.mails[record.mail].submissions.iter();
+            let outcome = submissions.find(|s| s.id == *id).map(|s| s.outcome);
+            match outcome {
+                Some(Outcome::Told(Reply::Yes)) => true,
+                Some(Outcome::Told(Reply::No)) => mail.nature == Nature::Spam,
+                // The hook's custody does not end with its sender's connection.
+                _ => !mail.is_upstream() && record.delivered,
+            }
+        };
+        let lacks = |(id, record): &(&MessageId, &MessageRecord)| {
+            !held.contains(id)
+                && !self.mails[record.mail].deleted
+                && counted(id, record)
+                && self.originated.lacks(**id)
+        };
+        self.messages.iter().find(lacks).map(|(id, _)| *id)
     }
 
     /// A recipient of a mail that was answered yes, of whom nothing can be said.

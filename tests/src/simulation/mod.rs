@@ -11,6 +11,7 @@ mod faults;
 mod host;
 mod ledger;
 mod network;
+mod originated;
 mod plan;
 mod queue;
 mod random;
@@ -52,10 +53,12 @@ pub enum Mutant {
     ForgetsReleasing,
     /// A start counts attempts from nothing.
     ForgetsAttempts,
+    /// What a verdict originates is reported written and is not.
+    OriginatesNothing,
 }
 
 /// All of them.
-pub const MUTANTS: [Mutant; 10] = [
+pub const MUTANTS: [Mutant; 11] = [
     Mutant::YesBeforeFinish,
     Mutant::YesToWaitingSender,
     Mutant::StoreLies,
@@ -66,6 +69,7 @@ pub const MUTANTS: [Mutant; 10] = [
     Mutant::ReleasesTwice,
     Mutant::ForgetsReleasing,
     Mutant::ForgetsAttempts,
+    Mutant::OriginatesNothing,
 ];
 
 /// What came of a schedule.

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use gantry_mail::{Envelope, Recipient};
+use gantry_mail::{Envelope, Mask, Recipient};
 use gantry_protocol::policy;
-use gantry_protocol::pool::{Config, MailboxConfig, WhenUnprocessed};
+use gantry_protocol::pool::{Config, MailboxConfig, OriginatedAllowed, WhenUnprocessed};
 
 use super::faults::{FAULTS, Fault};
+use super::originated::POSTMASTER;
 use super::random::Random;
 
 /// The only need.
@@ -54,6 +55,8 @@ pub(super) struct Mail {
     pub(super) envelope: Envelope,
     pub(super) bytes: Arc<Vec<u8>>,
     pub(super) nature: Nature,
+    /// The verdict on it originates notices.
+    pub(super) notified: bool,
     /// When it is sent first.
     pub(super) at: u64,
 }
@@ -127,6 +130,12 @@ fn config(random: &mut Random) -> Config {
             retry_min: Duration::from_millis(random.between(100, 1_000)),
             retry_max: Duration::from_millis(random.between(1_000, 5_000)),
             releases_max: random.index(4) + 1,
+            originated: Some(OriginatedAllowed {
+                senders: vec![Mask::new("")],
+                recipients: vec![Mask::new(POSTMASTER)],
+                to_sender: true,
+                to_recipients: false,
+            }),
             ..MailboxConfig::new(*name, vec![NEED.to_owned()], *when)
         })
         .collect();
@@ -159,6 +168,7 @@ fn mail(number: u64, lasts: u64, random: &mut Random) -> Mail {
         bytes: Arc::new(bytes),
         nature,
         at: BEGIN + random.between(0, lasts),
+        notified: random.percent(40),
     }
 }
 

@@ -17,7 +17,8 @@ use gantry_protocol::verdict::{Body, Disposition, Finding, Group, Outcome, Verdi
 
 use super::event::{Event, Key, LinkId, ToHost, ToWorker, WorkerEvent};
 use super::ledger::provenance;
-use super::plan::{NEED, Nature, number_of};
+use super::originated;
+use super::plan::{Mail, NEED, Nature, number_of};
 use super::random::Random;
 use super::world::World;
 
@@ -337,7 +338,7 @@ impl World {
         }
         let (assign, number) =
             (job.assign.clone(), number_of(job.bytes.as_deref().unwrap()).unwrap());
-        let nature = self.plan.mails[number].nature;
+        let Mail { nature, notified, .. } = self.plan.mails[number];
         let give_back = |kind, reason: &str| {
             let (findings, remaining) = (Vec::new(), vec![NEED.to_owned()]);
             Processed::Return(Return { kind, reason: reason.to_owned(), findings, remaining })
@@ -353,7 +354,12 @@ impl World {
             End::Unavailable => give_back(ReturnKind::Unavailable, "the module is away"),
             End::Verdict => {
                 self.ledger.ran(key, number);
-                Processed::Verdict(Box::new(verdict(&assign, nature, index)))
+                let mut verdict = verdict(&assign, nature, index);
+                if notified {
+                    let stamp = provenance(assign.fence);
+                    verdict.originated = originated::notices(assign.message, &stamp, number);
+                }
+                Processed::Verdict(Box::new(verdict))
             }
         };
         self.note(|| format!("worker {index} ends {key:?}: {:?}", script.end));

@@ -14,6 +14,7 @@ mod demo;
 mod drain;
 mod enrolment;
 mod faults;
+mod notices;
 mod observe;
 mod operation;
 mod operators;

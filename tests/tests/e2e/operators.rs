@@ -36,7 +36,7 @@ fn operator(cluster: &Cluster, name: &str, arguments: &[&str]) -> Output {
 }
 
 /// The text of a command that must succeed.
-fn told(cluster: &Cluster, name: &str, arguments: &[&str]) -> String {
+pub(crate) fn told(cluster: &Cluster, name: &str, arguments: &[&str]) -> String {
     let output = operator(cluster, name, arguments);
     assert!(output.status.success(), "{arguments:?}: {}", said(&output));
     String::from_utf8(output.stdout).unwrap()

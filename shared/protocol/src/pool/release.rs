@@ -323,7 +323,8 @@ impl Pool {
         let Some(entry) = self.messages.get_mut(&id) else { return };
         let since = entry.since;
         let Some(releasing) = entry.releasing_mut() else { return };
-        if releasing.originating {
+        let unrecorded = releasing.results.len() > releasing.recorded;
+        if releasing.originating && !unrecorded {
             return self.originate(id);
         }
         let expired = now.since(releasing.started.unwrap_or(since)) >= lifetime;
@@ -332,7 +333,7 @@ impl Pool {
         }
         let served = releasing.pending.is_empty();
         let refused = releasing.refused().count();
-        if served && refused == 0 && releasing.end == End::Done {
+        if served && refused == 0 && releasing.end == End::Done && !releasing.originating {
             releasing.step = Step::Removing;
             return self.store(id, Change::Remove);
         }
