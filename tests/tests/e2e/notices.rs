@@ -144,7 +144,7 @@ fn a_copy_carries_what_leaves_and_nothing_that_was_stopped() {
     let all = received(&cluster);
     let copy = all.iter().find(|(to, ..)| to == "archive@host.example").expect("a copy");
     let whole = String::from_utf8(clean).unwrap();
-    assert!(copy.2.contains(&format!("Content-Type: message/rfc822\r\n")), "{}", copy.2);
+    assert!(copy.2.contains("Content-Type: message/rfc822\r\n"), "{}", copy.2);
     assert!(copy.2.contains(&whole), "byte by byte: {}", copy.2);
     assert_eq!(all.iter().filter(|(to, ..)| to == "archive@host.example").count(), 1);
 }

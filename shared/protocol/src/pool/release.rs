@@ -81,8 +81,7 @@ impl Pool {
 
     /// What is stored with a message that a start found `Releasing`. `Err`: its file cannot be read; the driver has
     /// set it aside.
-    pub fn handle_loaded(&mut self, token: Token, log: Result<StoredLog, String>, now: Moment) {
-        let mut log = log;
+    pub fn handle_loaded(&mut self, token: Token, mut log: Result<StoredLog, String>, now: Moment) {
         if let Ok(StoredLog { beside, .. }) = &mut log {
             let beside = std::mem::take(beside);
             beside.into_iter().for_each(|message| self.start_own(message, now));
