@@ -133,8 +133,12 @@ impl Cluster {
 
     /// A fresh token for a worker that provides `virus`.
     pub fn token(&self, mask: &str) -> String {
+        self.token_for(mask, "virus")
+    }
+
+    fn token_for(&self, mask: &str, need: &str) -> String {
         let arguments =
-            ["token", "--name", mask, "--role", "worker", "--provides", "virus", "--expires", "1h"];
+            ["token", "--name", mask, "--role", "worker", "--provides", need, "--expires", "1h"];
         let output = self.hook_command(&arguments);
         assert!(output.status.success(), "gantry-hook token: {}", said(&output));
         let text = String::from_utf8(output.stdout).expect("a token is text");
@@ -146,13 +150,22 @@ impl Cluster {
         self.add_worker_with(name, "", modules);
     }
 
+    /// The same for a worker that may meet another need.
+    pub fn add_worker_for(&mut self, name: &str, modules: &str, need: &str) {
+        self.enrol(name, "", modules, need);
+    }
+
     /// The same with these keys of the file, one a line.
     pub fn add_worker_with(&mut self, name: &str, keys: &str, modules: &str) {
+        self.enrol(name, keys, modules, "virus");
+    }
+
+    fn enrol(&mut self, name: &str, keys: &str, modules: &str, need: &str) {
         self.write_worker(name, modules);
         let config = self.worker_config(name);
         let text = fs::read_to_string(&config).expect("read worker.toml");
         fs::write(&config, format!("{keys}{text}")).expect("write worker.toml");
-        let joined = self.worker_command(name, &["join", &self.token(name)]);
+        let joined = self.worker_command(name, &["join", &self.token_for(name, need)]);
         assert!(joined.status.success(), "gantry join: {}", said(&joined));
         self.start_worker(name, &[]);
     }
@@ -191,7 +204,8 @@ impl Cluster {
         self.status().map_or(0, |status| status.counter(name))
     }
 
-    /// The files of messages in the spool in a state: `q` quarantined, `h` held, `r` releasing, `m0`..`m9` marked.
+    /// The files of messages in the spool in a state: `q` quarantined, `h` held, `r` releasing, `m0`..`m9` marked,
+    /// `p0`..`p9` with parts done.
     pub fn stored(&self, state: &str) -> Vec<PathBuf> {
         self.stored_where(|found| found == state)
     }
@@ -248,7 +262,8 @@ impl Cluster {
 
 /// Whether a file with this ending is a message's.
 pub fn is_state(ending: &str) -> bool {
-    let marked = ending.strip_prefix('m').is_some_and(|attempts| attempts.parse::<u8>().is_ok());
+    let marked =
+        ending.strip_prefix(['m', 'p']).is_some_and(|attempts| attempts.parse::<u8>().is_ok());
     matches!(ending, "q" | "h" | "r" | "tmp" | "bad") || marked
 }
 

@@ -116,10 +116,16 @@ fn detail<D: Disk>(
         digest: header.digest.to_string(),
         helo: header.envelope.peer.helo.clone(),
         address: header.envelope.peer.address.map(|address| address.to_string()),
-        findings: log.verdict.iter().flat_map(|verdict| &verdict.findings).map(finding).collect(),
+        findings: found(&log),
         results: results(&header, &log),
         header: printable(start.get(..block.min(start.len())).unwrap_or_default()),
     })
+}
+
+/// What the modules found: of the verdict, or of the workers before it.
+fn found(log: &Log) -> Vec<String> {
+    let findings = log.verdict.as_ref().map_or(&log.findings, |verdict| &verdict.findings);
+    findings.iter().map(finding).collect()
 }
 
 /// What recipients got so far.
@@ -140,8 +146,7 @@ pub fn message<D: Disk>(spool: &Spool<D>, id: MessageId, life: &mut MessageLife)
         // What cannot be read is said; the rest of what is known still is.
         Err(error) => return life.reasons.push(error.to_string()),
     };
-    let verdict = log.verdict.iter().flat_map(|verdict| &verdict.findings);
-    life.findings = verdict.map(finding).collect();
+    life.findings = found(&log);
     life.results = results(&header, &log);
     if life.reasons.is_empty() {
         life.reasons = log.reasons;

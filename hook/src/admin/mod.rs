@@ -88,6 +88,7 @@ mod tests {
             age_s: 0,
             attempts: 3,
             length: 0,
+            remaining: Vec::new(),
             reasons: vec!["x".repeat(512); 16],
         };
         let messages: Vec<_> = (0..MESSAGES_MAX).map(message).collect();

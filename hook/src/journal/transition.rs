@@ -127,6 +127,12 @@ impl<'a> Transition<'a> {
                 .change("reserved", "settling")
                 .detail(findings_in_words(findings)),
             Event::Settled { grabber, next, .. } => by("settled", grabber).change("settling", next),
+            Event::Part { grabber, findings, remaining, .. } => {
+                let words = findings_in_words(findings);
+                by("part", grabber)
+                    .change("reserved", "waiting")
+                    .detail(format!("{words}; left to be done: {}", remaining.join(", ")))
+            }
             Event::Originated { from, .. } => host("originated")
                 .change("", "releasing")
                 .detail(format!("by the verdict on {from}")),

@@ -259,6 +259,7 @@ impl<D: Disk> Service<D> {
             life.attempts = status.attempts;
             life.length = Some(status.length);
             life.reasons = status.reasons;
+            life.remaining = status.remaining;
         }
         let (spool, history) = (Arc::clone(&self.spool), self.journal.history().cloned());
         tokio::task::spawn_blocking(move || {

@@ -94,14 +94,22 @@ impl<D: Disk> Spool<D> {
     ) -> Result<Stored, SpoolError> {
         let state = self.locate(id)?.0.state;
         let wrong = |wanted| Err(SpoolError::WrongState { id, state: state_name(state), wanted });
-        let marked = matches!(state, StoredState::Marked { .. });
+        let in_pool = matches!(state, StoredState::Marked { .. } | StoredState::Part { .. });
         match change {
-            Change::Charge { attempts } if marked => {
+            Change::Charge { attempts } if in_pool => {
                 let attempts = (*attempts).min(ATTEMPTS_NAMED_MAX);
+                let charged = match state {
+                    StoredState::Part { .. } => StoredState::Part { attempts },
+                    _ => StoredState::Marked { attempts },
+                };
                 // One worker's death in ten thousand messages is not worth a sync for each of them.
-                self.change_state(id, StoredState::Marked { attempts }, attempts >= 2)?;
+                self.change_state(id, charged, attempts >= 2)?;
             }
-            Change::Settle { verdict } if marked => {
+            Change::Part { findings, .. } if in_pool => {
+                self.append(&self.open_stored(id, true)?, &[Entry::Findings(findings)])?;
+                self.change_state(id, StoredState::Part { attempts: 0 }, true)?;
+            }
+            Change::Settle { verdict } if in_pool => {
                 let file = self.open_stored(id, true)?;
                 let ids = self.ids_for(verdict);
                 let entries = entries(Some(verdict), &ids, &[], &[]);
@@ -141,6 +149,7 @@ impl<D: Disk> Spool<D> {
                 }
             }
             Change::Charge { .. } => return wrong("counting an attempt"),
+            Change::Part { .. } => return wrong("storing what a worker did of it"),
             Change::Settle { .. } => return wrong("settling"),
             Change::SetAside { .. } => return wrong("setting it aside in such a state"),
             Change::Adopt { .. } => return wrong("taking custody"),
@@ -170,6 +179,9 @@ impl<D: Disk> Spool<D> {
                 log.add(Record::Originates(ids));
                 drop(log);
                 self.judge(digest, StoredState::Releasing);
+            }
+            Change::Part { findings, .. } => {
+                message.log().add(Record::Findings(findings.clone()));
             }
             Change::Results { results } => message.log().add(Record::Results(results.clone())),
             Change::Adopt { state, verdict, results, reasons } => {
@@ -202,7 +214,7 @@ impl<D: Disk> Spool<D> {
             StoredState::Quarantined | StoredState::Releasing => {
                 self.suspects.clear(&self.disk, digest)
             }
-            StoredState::Marked { .. } => Ok(()),
+            StoredState::Marked { .. } | StoredState::Part { .. } => Ok(()),
         };
         if let Err(error) = self.health.watch(judged) {
             tracing::warn!(%error, "could not record what became of a suspect");
@@ -233,6 +245,9 @@ impl<D: Disk> Spool<D> {
         }
         let log = message.log().clone();
         let mut all = entries(log.verdict.as_ref(), &log.originates, &log.results, &log.reasons);
+        if !log.findings.is_empty() {
+            all.push(Entry::Findings(&log.findings));
+        }
         all.extend(log.notices.iter().map(Entry::Notice));
         all.extend(log.originated.then_some(Entry::Originated));
         all.extend(news);
@@ -271,6 +286,7 @@ fn is_aside(state: StoredState) -> bool {
 fn state_name(state: StoredState) -> &'static str {
     match state {
         StoredState::Marked { .. } => "marked",
+        StoredState::Part { .. } => "marked, with parts done",
         StoredState::Releasing => "being released",
         StoredState::Held => "held",
         StoredState::Quarantined => "quarantined",

@@ -40,7 +40,7 @@ use gantry_mail::Envelope;
 use gantry_protocol::id::{Digest, Epoch, MessageId};
 use gantry_protocol::pool::{MailboxIndex, RecipientResult, Recovered, StoredState};
 use gantry_protocol::time::Moment;
-use gantry_protocol::verdict::Verdict;
+use gantry_protocol::verdict::{Finding, Verdict};
 use serde::{Deserialize, Serialize};
 
 pub use body::Body;
@@ -151,6 +151,8 @@ pub struct Header {
 pub struct Log {
     /// The verdict that counts: none while the message is marked, whatever an earlier attempt came to.
     pub verdict: Option<Verdict>,
+    /// What workers have found while the message needs others still.
+    pub findings: Vec<Finding>,
     /// The newest of each recipient that has one, in the order of writing.
     pub results: Vec<RecipientResult>,
     /// Why it was set aside, oldest first.

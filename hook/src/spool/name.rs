@@ -56,6 +56,7 @@ impl fmt::Display for Name {
         f.write_str(&self.numbers())?;
         match self.state {
             StoredState::Marked { attempts } => write!(f, ".m{}", attempts.min(ATTEMPTS_NAMED_MAX)),
+            StoredState::Part { attempts } => write!(f, ".p{}", attempts.min(ATTEMPTS_NAMED_MAX)),
             StoredState::Releasing => f.write_str(".r"),
             StoredState::Held => f.write_str(".h"),
             StoredState::Quarantined => f.write_str(".q"),
@@ -96,16 +97,16 @@ impl FromStr for FileName {
             "h" => message(StoredState::Held),
             "q" => message(StoredState::Quarantined),
             BAD => FileName::Bad(id),
-            _ => message(StoredState::Marked { attempts: attempts(state)? }),
+            _ => message(in_pool(state)?),
         })
     }
 }
 
-/// `m0` to `m9`.
-fn attempts(state: &str) -> Result<u8, Foreign> {
-    let digit = state.strip_prefix('m').ok_or(Foreign)?;
-    match digit.as_bytes() {
-        [digit @ b'0'..=b'9'] => Ok(digit - b'0'),
+/// `m0` to `m9`, and `p0` to `p9`.
+fn in_pool(state: &str) -> Result<StoredState, Foreign> {
+    match state.as_bytes() {
+        [b'm', digit @ b'0'..=b'9'] => Ok(StoredState::Marked { attempts: digit - b'0' }),
+        [b'p', digit @ b'0'..=b'9'] => Ok(StoredState::Part { attempts: digit - b'0' }),
         _ => Err(Foreign),
     }
 }
@@ -127,6 +128,7 @@ mod tests {
     fn states() -> impl Strategy<Value = StoredState> {
         prop_oneof![
             (0..=ATTEMPTS_NAMED_MAX).prop_map(|attempts| StoredState::Marked { attempts }),
+            (0..=ATTEMPTS_NAMED_MAX).prop_map(|attempts| StoredState::Part { attempts }),
             Just(StoredState::Releasing),
             Just(StoredState::Held),
             Just(StoredState::Quarantined),

@@ -327,7 +327,7 @@ fn check_mailbox_name(name: &str) -> Result<(), SpoolError> {
 
 fn recovered(name: &Name, mailbox: MailboxIndex, now: Now) -> Recovered {
     let attempts = match name.state {
-        StoredState::Marked { attempts } => attempts,
+        StoredState::Marked { attempts } | StoredState::Part { attempts } => attempts,
         _ => 0,
     };
     // A clock that was set back makes no message younger than new.

@@ -37,6 +37,7 @@ impl<D: Disk> Spool<D> {
             originates: !log.originates.is_empty() && !log.originated,
             verdict: log.verdict,
             results: log.results,
+            findings: log.findings,
             recipients: u16::try_from(recipients).unwrap_or(u16::MAX),
             beside,
         })

@@ -2,9 +2,9 @@
 
 use gantry_mail::Envelope;
 use gantry_protocol::id::{Digest, MessageId};
-use gantry_protocol::limits::{MESSAGE_BYTES_MAX, RESERVATION_FRAME_BYTES_MAX};
+use gantry_protocol::limits::{MESSAGE_BYTES_MAX, PART_BYTES_MAX, RESERVATION_FRAME_BYTES_MAX};
 use gantry_protocol::pool::RecipientResult;
-use gantry_protocol::verdict::Verdict;
+use gantry_protocol::verdict::{Finding, Verdict};
 use ring::digest::{Context, SHA256};
 use serde::de::DeserializeOwned;
 
@@ -20,9 +20,9 @@ pub(super) const PREAMBLE_BYTES: usize = 96;
 pub(super) const ENVELOPE_BYTES_MAX: usize = RESERVATION_FRAME_BYTES_MAX;
 /// Bytes of a log record before its payload.
 pub(super) const RECORD_HEADER_BYTES: usize = 16;
-/// Largest payload of a log record: a verdict has come in a frame, and the results of a thousand recipients with the
+/// Largest payload of a log record: a verdict has come in a frame, with what earlier workers found added; the results of a thousand recipients with the
 /// longest replies are a quarter of that.
-pub(super) const RECORD_BYTES_MAX: usize = RESERVATION_FRAME_BYTES_MAX;
+pub(super) const RECORD_BYTES_MAX: usize = RESERVATION_FRAME_BYTES_MAX + PART_BYTES_MAX;
 
 const HEADER_CHECKSUM_BYTES: usize = 16;
 const RECORD_CHECKSUM_BYTES: usize = 8;
@@ -165,6 +165,8 @@ pub(super) enum Record {
     Originated,
     /// The message whose verdict originated this one.
     Origin(MessageId),
+    /// All that workers have found so far, where a message needs more than one.
+    Findings(Vec<Finding>),
     /// It was set aside at this second of the spool's own time.
     AsideSince(u64),
 }
@@ -180,6 +182,7 @@ pub(super) enum Entry<'a> {
     Originates(&'a [MessageId]),
     Originated,
     Origin(MessageId),
+    Findings(&'a [Finding]),
     AsideSince(u64),
 }
 
@@ -200,6 +203,7 @@ impl Entry<'_> {
             Entry::Originates(ids) => (6, postcard::to_stdvec(ids)),
             Entry::Originated => (7, Ok(Vec::new())),
             Entry::Origin(origin) => (8, postcard::to_stdvec(&origin)),
+            Entry::Findings(findings) => (9, postcard::to_stdvec(findings)),
             Entry::AsideSince(seconds) => (10, postcard::to_stdvec(&seconds)),
         };
         let payload = payload.ok().filter(|payload| payload.len() <= RECORD_BYTES_MAX)?;
@@ -255,6 +259,7 @@ impl RecordHeader {
             6 => whole(payload).map(Record::Originates),
             7 => payload.is_empty().then_some(Record::Originated),
             8 => whole(payload).map(Record::Origin),
+            9 => whole(payload).map(Record::Findings),
             10 => whole(payload).map(Record::AsideSince),
             _ => None,
         }
@@ -354,12 +359,21 @@ mod tests {
         }];
         let notice = Notice { notice: ID, recipients: vec![1] };
         let reasons = vec!["attempts used up".to_owned()];
+        let findings = vec![gantry_protocol::verdict::Finding {
+            need: "virus".into(),
+            module: "rules".into(),
+            engine: "YARA 1".into(),
+            signatures: String::new(),
+            outcome: gantry_protocol::verdict::Outcome::Clean,
+            duration_ms: 3,
+        }];
         let mut log = Vec::new();
         for entry in [
             Entry::Results(&results),
             Entry::Reasons(&reasons),
             Entry::Notice(&notice),
             Entry::Requeued,
+            Entry::Findings(&findings),
         ] {
             entry.encode(&[9; 16], 1_000, &mut log).unwrap();
         }
@@ -368,6 +382,7 @@ mod tests {
             Record::Reasons(reasons),
             Record::Notice(notice),
             Record::Requeued,
+            Record::Findings(findings),
         ];
         (records, log)
     }

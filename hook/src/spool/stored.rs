@@ -113,7 +113,12 @@ impl<D: Disk> StoredFile<D> {
         let (mut log, end, length) = self.read_log()?;
         log.torn_bytes = length.saturating_sub(end);
         match self.state {
-            StoredState::Marked { .. } => log.forget_verdict(),
+            // There, where a crash came between the append and the rename.
+            StoredState::Marked { .. } => {
+                log.forget_verdict();
+                log.findings = Vec::new();
+            }
+            StoredState::Part { .. } => log.forget_verdict(),
             StoredState::Releasing if log.verdict.is_none() => {
                 let reason = "it is being released, and its verdict is damaged or missing";
                 return Err(corrupted(self.header.id, &self.path)(reason.to_owned()));
@@ -160,8 +165,10 @@ impl Log {
             Record::Originates(ids) => self.originates = ids,
             Record::Originated => self.originated = true,
             Record::Origin(origin) => self.origin = Some(origin),
+            Record::Findings(findings) => self.findings = findings,
             Record::Requeued => {
                 self.forget_verdict();
+                self.findings = Vec::new();
                 self.aside_since_s = None;
                 self.results.retain(|result| {
                     result.result == gantry_protocol::pool::ReleaseResult::Accepted

@@ -321,8 +321,11 @@ pub struct MessageLife {
     pub attempts: u8,
     pub sender: Option<String>,
     pub recipients: Vec<String>,
-    /// What the modules found, of the verdict that is stored with it.
+    /// What the modules found, of the verdict that is stored with it, or of the workers before it.
     pub findings: Vec<String>,
+    /// Needs that are left to be met, where some workers have done their part.
+    #[serde(default)]
+    pub remaining: Vec<String>,
     /// What recipients got so far, as stored with it.
     pub results: Vec<String>,
     pub reasons: Vec<String>,

@@ -60,9 +60,12 @@ pub fn recipients(all: &[String]) -> String {
     if more > 0 { format!("{first} and {more} more") } else { first }
 }
 
-/// Why a message is where it is: the last reason.
-pub fn why(message: &MessageStatus) -> &str {
-    message.reasons.last().map(String::as_str).unwrap_or_default()
+/// Why a message is where it is: what is left to be done where a part was, and the last reason.
+pub fn why(message: &MessageStatus) -> String {
+    let left = (!message.remaining.is_empty())
+        .then(|| format!("left to be done: {}", message.remaining.join(", ")));
+    let words = left.into_iter().chain(message.reasons.last().cloned());
+    words.collect::<Vec<_>>().join("; ")
 }
 
 /// Authorities and certificates of one host, as rows of a table that [`certificates_table`] began.
@@ -144,6 +147,7 @@ pub fn life(life: &MessageLife) -> String {
     titled(&mut text, "recipient", &life.recipients);
     titled(&mut text, "why", &life.reasons);
     titled(&mut text, "finding", &life.findings);
+    titled(&mut text, "remaining", &life.remaining);
     titled(&mut text, "result", &life.results);
     if let Some(why) = &life.forgotten {
         let _ = writeln!(text, "\n{}", printable(why));

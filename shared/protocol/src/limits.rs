@@ -24,6 +24,9 @@ pub const NEEDS_MAX: usize = 64;
 pub const RESERVATIONS_PER_GRABBER_MAX: usize = 1_024;
 /// Findings in one verdict: every module with every part worth naming.
 pub const FINDINGS_MAX: usize = 256;
+/// All that the workers of a message found before the last one, in a frame's encoding: it travels with the envelope to the
+/// next worker, and is stored with the verdict.
+pub const PART_BYTES_MAX: usize = 64 * 1024;
 /// Messages that a verdict may originate: a notice per party and a journal copy.
 pub const ORIGINATED_MAX: usize = 16;
 /// Largest originated message, in bytes, without the original that the hook puts into it: some screens of text, and

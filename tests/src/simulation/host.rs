@@ -545,7 +545,8 @@ fn assign_frame(
         attempt: assignment.attempt,
         mailbox: "simulated".to_owned(),
         needs: vec![NEED.to_owned()],
-        findings: Vec::new(),
+        asked: assignment.asked.clone(),
+        findings: assignment.findings.clone(),
         envelope: header.envelope,
         length: header.length,
         digest,
@@ -557,6 +558,7 @@ fn assign_frame(
 fn name_of(change: &Change) -> &'static str {
     match change {
         Change::Charge { .. } => "charge",
+        Change::Part { .. } => "part",
         Change::Settle { .. } => "settle",
         Change::Results { .. } => "results",
         Change::SetAside { .. } => "set aside",

@@ -362,6 +362,7 @@ impl Ledger {
             Change::Settle { .. } => "settled",
             Change::ReleaseAsIs { .. } => "released as it is",
             Change::Originate { .. } => "originated messages asked for",
+            Change::Part { .. } => "parts",
             Change::Charge { .. } | Change::Results { .. } | Change::Remove | Change::Requeue => {
                 return;
             }

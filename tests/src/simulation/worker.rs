@@ -339,10 +339,8 @@ impl World {
         let (assign, number) =
             (job.assign.clone(), number_of(job.bytes.as_deref().unwrap()).unwrap());
         let Mail { nature, notified, .. } = self.plan.mails[number];
-        let give_back = |kind, reason: &str| {
-            let (findings, remaining) = (Vec::new(), vec![NEED.to_owned()]);
-            Processed::Return(Return { kind, reason: reason.to_owned(), findings, remaining })
-        };
+        let give_back =
+            |kind, reason: &str| Processed::Return(Return { kind, reason: reason.to_owned() });
         let processed = match script.end {
             End::WorkerDies => {
                 self.counts.add("workers killed by a message");

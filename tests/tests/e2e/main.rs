@@ -18,6 +18,7 @@ mod notices;
 mod observe;
 mod operation;
 mod operators;
+mod parts;
 mod postfix;
 mod room;
 mod topologies;

@@ -131,12 +131,14 @@ fn assign(arguments: &PolicyTestArgs, pipeline: &Pipeline, message: &[u8]) -> As
     };
     let recipient =
         |address: &String| Recipient { address: address.clone(), ..Recipient::default() };
+    let needs = arguments.needs.clone().unwrap_or_else(provided);
     Assign {
         message: MessageId { epoch: 0, counter: 0 },
         fence: Fence { epoch: 0, counter: 0 },
         attempt: 1,
         mailbox: arguments.mailbox.clone(),
-        needs: arguments.needs.clone().unwrap_or_else(provided),
+        asked: needs.clone(),
+        needs,
         findings: Vec::new(),
         envelope: Envelope {
             sender: arguments.from.clone(),
@@ -278,6 +280,8 @@ impl Report<'_> {
                 let what = format!("another attempt ({:?}): {}", returned.kind, returned.reason);
                 vec![Part { recipients: all(), what, diff: Vec::new() }]
             }
+            // All was asked of it.
+            Processed::Part(_) => Vec::new(),
             Processed::Verdict(verdict) => {
                 let part = |group: &gantry_protocol::verdict::Group| {
                     let (what, diff) = self.disposition(&group.disposition);

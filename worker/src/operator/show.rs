@@ -152,7 +152,7 @@ pub(super) fn queue(answers: &[Answer], terminal: bool) -> String {
                 &span(message.age_s),
                 &message.attempts.to_string(),
                 &size(message.length),
-                why(message),
+                &why(message),
             ]);
         }
         if queue.more > 0 {

@@ -133,7 +133,7 @@ fn oldest(answers: &[Answer]) -> Table {
             &message.state,
             &span(message.age_s),
             &message.attempts.to_string(),
-            why(message),
+            &why(message),
         ]);
     }
     table

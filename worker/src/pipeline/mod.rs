@@ -1,5 +1,6 @@
 //! Running the modules that a message's needs ask for, and making a verdict of what they say.
 
+mod part;
 mod policed;
 mod policy;
 
@@ -100,14 +101,14 @@ impl Pipeline {
         self.modules.iter().map(|module| module.concurrency()).fold(configured, usize::min).max(1)
     }
 
-    /// Chooses the modules: every one that provides a need of the message, or that the policy may run beside them.
+    /// Chooses the modules: every one that provides a need that this worker was asked for, or that the policy may run beside them.
     pub fn prepare(&self, assign: Arc<Assign>, source: Source) -> (Prepared, Work) {
         let silence_max = Duration::from_millis(assign.silence_max_ms);
         let envelope = Arc::new(assign.envelope.clone());
         let mut jobs = Vec::new();
         let mut missing = None;
         let beside = self.policy.iter().flat_map(|policy| policy.runs());
-        let mut needs: Vec<&str> = assign.needs.iter().map(String::as_str).collect();
+        let mut needs: Vec<&str> = assign.asked.iter().map(String::as_str).collect();
         needs.extend(beside.filter(|need| !assign.needs.iter().any(|own| own == need)));
         for need in needs {
             let before = jobs.len();
@@ -186,12 +187,7 @@ fn not_said(error: &ModuleError) -> Processed {
 }
 
 fn give_back(kind: ReturnKind, reason: String) -> Processed {
-    Processed::Return(Return {
-        kind,
-        reason: bounded(reason),
-        findings: Vec::new(),
-        remaining: Vec::new(),
-    })
+    Processed::Return(Return { kind, reason: bounded(reason) })
 }
 
 /// A way for the tests to have a worker die of a message, in debug builds alone.

@@ -11,6 +11,7 @@ use gantry_protocol::text::bounded;
 use gantry_protocol::verdict::{Body, Disposition, Finding, Group, Outcome};
 use gantry_scanners::api::{Job, Module, ModuleError};
 
+use super::part::{name_open_needs, part};
 use super::policy::{result_field, verdict_of};
 use super::{Prepared, give_back};
 use crate::policy::{Answer, Decision, Facts, Kind, Policy, Ran, Said, Step, Told};
@@ -29,6 +30,7 @@ impl Examined {
     pub(super) fn of(processed: Processed) -> Self {
         let findings = match &processed {
             Processed::Verdict(verdict) => verdict.findings.clone(),
+            Processed::Part(part) => part.findings.clone(),
             Processed::Return(_) => Vec::new(),
         };
         Self { processed, findings, decisions: Vec::new() }
@@ -42,13 +44,13 @@ impl Prepared {
             Ok(start) => start,
             Err(reason) => return gave_back(ReturnKind::Unavailable, reason, Vec::new()),
         };
-        let mut findings = self.assign.findings.clone();
-        let mut ran = Ran::new();
-        for finding in &findings {
-            ran.entry(finding.need.clone())
-                .or_insert_with(|| said(policy, &finding.need, &findings));
-        }
         let assign = Arc::clone(&self.assign);
+        let mut ran = Ran::new();
+        for finding in &assign.findings {
+            ran.entry(finding.need.clone())
+                .or_insert_with(|| said(policy, &finding.need, &assign.findings));
+        }
+        let mut findings = Vec::new();
         let facts = Facts {
             mailbox: &assign.mailbox,
             needs: &assign.needs,
@@ -63,6 +65,11 @@ impl Prepared {
                     return self.decided(policy, &start, findings, decisions);
                 }
             };
+            let needs: Vec<String> = needs.into_iter().filter(|need| self.can_run(need)).collect();
+            if needs.is_empty() {
+                let processed = part(&assign, &findings);
+                return Examined { processed, findings, decisions: Vec::new() };
+            }
             match self.run_needs(policy, &needs).await {
                 Ok(found) => findings.extend(found),
                 Err((reason, found)) => {
@@ -89,6 +96,11 @@ impl Prepared {
             Ok(Err(error)) => Err(format!("read the message: {error}")),
             Err(broken) => Err(format!("read the message: {broken}")),
         }
+    }
+
+    /// Whether it is for this worker to run a need's modules: not so where another one is to do it.
+    fn can_run(&self, need: &String) -> bool {
+        self.assign.asked.contains(need) || !self.assign.needs.contains(need)
     }
 
     /// All modules of these needs at once. An error names the module without which a need cannot be met.
@@ -135,17 +147,14 @@ impl Prepared {
             let processed = give_back(ReturnKind::Failed, reason);
             return Examined { processed, findings, decisions };
         }
-        for need in &self.assign.needs {
-            if !findings.iter().any(|finding| finding.need == *need) {
-                findings.push(not_asked(need));
-            }
-        }
-        let field = result_field(&self.assign, &self.worker, &findings);
+        name_open_needs(&self.assign, &mut findings);
+        let all: Vec<Finding> = self.assign.findings.iter().chain(&findings).cloned().collect();
+        let field = result_field(&self.assign, &self.worker, &all);
         let groups = groups(&decisions, &field);
         let told = Told {
             assign: &self.assign,
             start,
-            findings: &findings,
+            findings: &all,
             decisions: &decisions,
             worker: &self.worker,
             unix_seconds: unix_seconds(),
@@ -215,18 +224,6 @@ fn missed(policy: &Policy, need: &str, answers: &[(Finding, bool)]) -> Option<St
 fn said(policy: &Policy, need: &str, findings: &[Finding]) -> Said {
     let of_need: Vec<&Finding> = findings.iter().filter(|finding| finding.need == need).collect();
     Said::of(&of_need, policy.engines(need))
-}
-
-/// The host wants a finding for each need, also where nobody gets the message.
-fn not_asked(need: &str) -> Finding {
-    Finding {
-        need: need.to_owned(),
-        module: "policy".to_owned(),
-        engine: String::new(),
-        signatures: String::new(),
-        outcome: Outcome::Unscanned { reason: "the policy decided without it".to_owned() },
-        duration_ms: 0,
-    }
 }
 
 fn gave_back(kind: ReturnKind, reason: String, findings: Vec<Finding>) -> Examined {

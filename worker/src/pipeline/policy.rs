@@ -8,22 +8,29 @@ use gantry_protocol::text::bounded;
 use gantry_protocol::verdict::{Body, Disposition, Finding, Group, Originated, Outcome, Verdict};
 
 use super::give_back;
+use super::part::{is_open, name_open_needs, part};
 use crate::policy::Kind;
 
 /// Names of findings in one reason; a message may match any number of rules.
 const NAMES_MAX: usize = 8;
 
-/// What becomes of a message, by what its modules found.
-pub(super) fn decide(assign: &Assign, worker: &str, findings: Vec<Finding>) -> Processed {
-    if let Some(found) = findings.iter().find_map(found) {
-        return verdict(assign, findings, Disposition::Quarantine { reason: found });
+/// What becomes of a message, by what earlier workers' modules and this one's own found. Something that was found needs
+/// nobody else's word.
+pub(super) fn decide(assign: &Assign, worker: &str, mut own: Vec<Finding>) -> Processed {
+    let all: Vec<Finding> = assign.findings.iter().chain(&own).cloned().collect();
+    if let Some(found) = all.iter().find_map(found) {
+        name_open_needs(assign, &mut own);
+        return verdict(assign, own, Disposition::Quarantine { reason: found });
     }
-    if let Some(reason) = findings.iter().find_map(unsaid) {
+    if let Some(reason) = all.iter().find_map(unsaid) {
         return give_back(ReturnKind::Failed, reason);
     }
-    let field = result_field(assign, worker, &findings);
+    if is_open(assign, &all) {
+        return part(assign, &own);
+    }
+    let field = result_field(assign, worker, &all);
     let edits = vec![HeaderEdit::Prepend { field }];
-    verdict(assign, findings, Disposition::Deliver { edits, body: Body::Original })
+    verdict(assign, own, Disposition::Deliver { edits, body: Body::Original })
 }
 
 fn verdict(assign: &Assign, findings: Vec<Finding>, disposition: Disposition) -> Processed {
@@ -110,6 +117,7 @@ mod tests {
             attempt: 1,
             mailbox: "mail.box".into(),
             needs: vec!["virus".into()],
+            asked: vec!["virus".into()],
             findings: Vec::new(),
             envelope: Envelope {
                 recipients: vec![Recipient::default(), Recipient::default()],
@@ -182,5 +190,18 @@ mod tests {
             };
             assert_eq!(returned.kind, ReturnKind::Failed);
         }
+    }
+
+    #[test]
+    fn something_found_needs_nobody_elses_word_and_clean_does() {
+        let assign = Assign { needs: vec!["virus".into(), "sign".into()], ..assign() };
+        let found = finding("clamav", Outcome::Found { names: vec!["Eicar".into()] });
+        let Processed::Verdict(verdict) = decide(&assign, "pc-1", vec![found]) else { panic!() };
+        assert!(matches!(verdict.groups[0].disposition, Disposition::Quarantine { .. }));
+        assert_eq!(verdict.findings[1].need, "sign", "that it was not asked is said");
+        assert!(!verdict.findings[1].outcome.is_answer());
+        let clean = vec![finding("clamav", Outcome::Clean)];
+        let Processed::Part(part) = decide(&assign, "pc-1", clean.clone()) else { panic!() };
+        assert_eq!(part.findings, clean);
     }
 }

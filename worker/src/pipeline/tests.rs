@@ -73,6 +73,15 @@ type Answers = [(&'static str, fn() -> Result<Outcome, ModuleError>)];
 
 /// What comes of a message to two recipients that needs `virus`, and how often any module was asked.
 async fn process(rules: &str, modules: &Answers) -> (Processed, usize) {
+    process_assigned(rules, modules, |_| {}).await
+}
+
+/// The same, of an assignment that a test has changed.
+async fn process_assigned(
+    rules: &str,
+    modules: &Answers,
+    change: impl FnOnce(&mut Assign),
+) -> (Processed, usize) {
     let text = format!(
         "{rules}\n[outcomes]\nfound = \"quarantine\"\nunscanned = \"hold\"\nencrypted = \"hold\"\n\
          malformed = \"hold\"\nover-budget = \"retry\"\n"
@@ -88,12 +97,13 @@ async fn process(rules: &str, modules: &Answers) -> (Processed, usize) {
     let pipeline = Pipeline::new(modules, "pc-1").with_policy(Arc::new(policy));
     let message = b"Subject: urgent\r\n\r\nbody\r\n";
     let recipient = |address: &str| Recipient { address: address.into(), ..Recipient::default() };
-    let assign = Assign {
+    let mut assign = Assign {
         message: MessageId { epoch: 1, counter: 2 },
         fence: Fence { epoch: 1, counter: 3 },
         attempt: 1,
         mailbox: "mail.box".into(),
         needs: vec!["virus".into()],
+        asked: vec!["virus".into()],
         findings: Vec::new(),
         envelope: Envelope {
             recipients: vec![recipient("a@example.com"), recipient("b@example.com")],
@@ -104,6 +114,7 @@ async fn process(rules: &str, modules: &Answers) -> (Processed, usize) {
         time_max_ms: 60_000,
         silence_max_ms: 60_000,
     };
+    change(&mut assign);
     let source = Source::Memory(message.as_slice().into());
     let (prepared, _work) = pipeline.prepare(Arc::new(assign), source);
     let processed = prepared.run().await;
@@ -121,14 +132,14 @@ fn verdict(processed: Processed) -> Verdict {
             assert!(met("virus"), "the host wants a finding for each need");
             *verdict
         }
-        Processed::Return(returned) => panic!("given back: {returned:?}"),
+        other => panic!("no verdict: {other:?}"),
     }
 }
 
 fn kind(processed: Processed) -> ReturnKind {
     match processed {
         Processed::Return(returned) => returned.kind,
-        Processed::Verdict(verdict) => panic!("a verdict: {verdict:?}"),
+        other => panic!("not given back: {other:?}"),
     }
 }
 
@@ -231,4 +242,75 @@ fn a_worker_is_ready_while_enough_of_its_engines_are() {
     let any = built_in.with_policy(Arc::new(policy));
     assert_eq!(any.lacking(&modules), None);
     assert!(any.lacking(&modules[1..]).is_some());
+}
+
+fn unscanned() -> Result<Outcome, ModuleError> {
+    Ok(Outcome::Unscanned { reason: "too busy".to_owned() })
+}
+
+fn earlier(need: &str, outcome: Outcome) -> Finding {
+    Finding {
+        need: need.to_owned(),
+        module: "other".to_owned(),
+        engine: "Other".to_owned(),
+        signatures: "2".to_owned(),
+        outcome,
+        duration_ms: 1,
+    }
+}
+
+/// A message that needs `virus` and `sign`, of which this worker was asked for one.
+fn of_both(asked: &str, findings: Vec<Finding>) -> impl FnOnce(&mut Assign) {
+    let asked = vec![asked.to_owned()];
+    move |assign| {
+        assign.needs.push("sign".to_owned());
+        (assign.asked, assign.findings) = (asked, findings);
+    }
+}
+
+#[tokio::test]
+async fn who_is_asked_for_some_returns_a_part_with_what_was_found() {
+    let modules: &Answers = &[("virus", found)];
+    let (processed, asked) = process_assigned("", modules, of_both("virus", Vec::new())).await;
+    let Processed::Part(part) = processed else { panic!("{processed:?}") };
+    let [Finding { outcome: Outcome::Found { .. }, .. }] = &part.findings[..] else { panic!() };
+    assert_eq!((part.digest, asked), (Digest([9; 32]), 1));
+}
+
+#[tokio::test]
+async fn who_is_asked_for_the_rest_decides_by_all_that_was_found() {
+    let infected = Outcome::Found { names: vec!["Eicar".to_owned()] };
+    for (outcome, quarantined) in [(Outcome::Clean, false), (infected, true)] {
+        let modules: &Answers = &[("sign", clean), ("virus", clean)];
+        let change = of_both("sign", vec![earlier("virus", outcome)]);
+        let (processed, asked) = process_assigned("", modules, change).await;
+        assert_eq!(asked, 1, "what is done is not done again");
+        let Processed::Verdict(verdict) = processed else { panic!("{processed:?}") };
+        assert_eq!(verdict.findings.len(), 1, "the host knows the others");
+        match &verdict.groups[0].disposition {
+            Disposition::Quarantine { .. } => assert!(quarantined),
+            Disposition::Deliver { edits, .. } => {
+                let HeaderEdit::Prepend { field } = &edits[0] else { panic!() };
+                assert!(field.contains("virus=clean by other") && field.contains("sign=clean"));
+                assert!(!quarantined);
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_need_without_an_answer_is_no_part() {
+    let modules: &Answers = &[("virus", unscanned)];
+    let (processed, _) = process_assigned("", modules, of_both("virus", Vec::new())).await;
+    assert_eq!(kind(processed), ReturnKind::Failed);
+}
+
+#[tokio::test]
+async fn a_rule_that_needs_no_module_decides_at_once() {
+    let rules = "[[rule]]\nname = \"no\"\nthen = \"discard\"";
+    let modules: &Answers = &[("virus", clean)];
+    let (processed, asked) = process_assigned(rules, modules, of_both("virus", Vec::new())).await;
+    let verdict = verdict(processed);
+    assert_eq!((verdict.findings.len(), asked), (2, 0), "each need is named, and none was run");
 }

@@ -18,6 +18,8 @@ struct Expected {
     states: Vec<Option<StoredState>>,
     promised: Vec<RecipientResult>,
     possible: Vec<RecipientResult>,
+    /// What workers may have found in turn: the last of it, unless a change was under way.
+    findings: Vec<Vec<Finding>>,
     /// Changed behind the spool's back, to be set aside.
     damaged: bool,
 }
@@ -68,6 +70,8 @@ impl Day {
         let _ = self.hold_and_requeue(b, &accepted);
         let _ = self.quarantine(c);
         let _ = self.hold_and_release_as_is(g);
+        let h = self.take_in(9, 250);
+        let _ = self.process_in_turn(h);
         self.set_aside(e);
         let _ = self.adopt(7, 70_000, StoredState::Releasing, &accepted);
         let _ = self.adopt(8, 100, StoredState::Held, &[]);
@@ -112,6 +116,28 @@ impl Day {
         self.change(id, Change::SetAside { state, verdict: None, reasons }, HELD)?;
         let verdict = verdict(&self.spool.header(id).ok()?);
         self.change(id, Change::ReleaseAsIs { verdict }, RELEASING)
+    }
+
+    /// Two workers do their part, and a third one ends it.
+    fn process_in_turn(&mut self, id: Option<MessageId>) -> Option<()> {
+        let id = id?;
+        self.part(id, &["virus"])?;
+        let once = Some(StoredState::Part { attempts: 1 });
+        self.change(id, Change::Charge { attempts: 1 }, once)?;
+        // Not durable.
+        self.messages.get_mut(&id)?.states.push(Some(StoredState::Part { attempts: 0 }));
+        self.part(id, &["virus", "sign"])?;
+        self.settle(id)
+    }
+
+    fn part(&mut self, id: MessageId, needs: &[&str]) -> Option<()> {
+        let findings: Vec<Finding> = needs.iter().map(|need| finding(need)).collect();
+        let possible = &mut self.messages.get_mut(&id)?.findings;
+        possible.push(findings.clone());
+        let part = Change::Part { findings: findings.clone(), body: DeliveredBody::Original };
+        self.change(id, part, Some(StoredState::Part { attempts: 0 }))?;
+        self.messages.get_mut(&id)?.findings = vec![findings];
+        Some(())
     }
 
     fn quarantine(&mut self, id: Option<MessageId>) -> Option<()> {
@@ -228,8 +254,9 @@ impl Day {
     }
 
     fn expect(&mut self, id: MessageId, body: Vec<u8>, states: Vec<Option<StoredState>>) {
-        let (promised, possible) = (Vec::new(), Vec::new());
-        self.messages.insert(id, Expected { body, states, promised, possible, damaged: false });
+        let (promised, possible, findings) = (Vec::new(), Vec::new(), Vec::new());
+        let expected = Expected { body, states, promised, possible, findings, damaged: false };
+        self.messages.insert(id, expected);
     }
 
     /// Compares what was promised with what is there after the restart.
@@ -300,6 +327,14 @@ fn check_content(
     for result in &log.results {
         assert!(expected.possible.contains(result), "{run}: {id} has {result:?}");
     }
+    let parted = matches!(state, StoredState::Part { .. });
+    assert!(
+        !parted || expected.findings.contains(&log.findings),
+        "{run}: {id}: {:?}",
+        log.findings
+    );
+    let marked = matches!(state, StoredState::Marked { .. });
+    assert!(!marked || log.findings.is_empty(), "{run}: {id}: {:?}", log.findings);
     assert!(Some(state) != RELEASING || log.verdict.is_some(), "{run}: {id} has no verdict");
 }
 

@@ -11,6 +11,7 @@ mod bounce;
 mod crash;
 mod life;
 mod originate;
+mod parts;
 mod real;
 mod retain;
 mod volatile;
@@ -21,7 +22,7 @@ use std::sync::Mutex;
 
 use gantry_mail::Recipient;
 use gantry_protocol::pool::{Change, ReleaseResult, Stored};
-use gantry_protocol::verdict::{Body as DeliveredBody, Disposition, Group};
+use gantry_protocol::verdict::{Body as DeliveredBody, Disposition, Group, Outcome};
 
 use super::*;
 use crate::disk::sim::SimDisk;
@@ -112,6 +113,17 @@ fn verdict(header: &Header) -> Box<Verdict> {
     })
 }
 
+fn finding(need: &str) -> Finding {
+    Finding {
+        need: need.to_owned(),
+        module: "rules".to_owned(),
+        engine: "YARA 1".to_owned(),
+        signatures: "7".to_owned(),
+        outcome: Outcome::Clean,
+        duration_ms: 3,
+    }
+}
+
 fn result(recipient: u16, result: ReleaseResult) -> RecipientResult {
     let reply = match result {
         ReleaseResult::Refused => "550 5.1.1 no such user",
@@ -123,6 +135,11 @@ fn result(recipient: u16, result: ReleaseResult) -> RecipientResult {
 
 fn done<D: Disk>(spool: &Arc<Spool<D>>, id: MessageId, change: &Change) {
     assert_eq!(spool.apply(id, MAILBOX, change), Stored::Done, "{change:?}");
+}
+
+fn part<D: Disk>(spool: &Arc<Spool<D>>, id: MessageId, findings: &[Finding]) {
+    let body = DeliveredBody::Original;
+    done(spool, id, &Change::Part { findings: findings.to_vec(), body });
 }
 
 fn settle<D: Disk>(spool: &Arc<Spool<D>>, id: MessageId) {

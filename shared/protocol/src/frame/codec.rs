@@ -122,5 +122,5 @@ language!(HostControl, CONTROL_FRAME_BYTES_MAX, {
 });
 language!(HostReservation, RESERVATION_FRAME_BYTES_MAX, { 129 => Assign, 130 => Cancel, 131 => Settled });
 language!(WorkerReservation, RESERVATION_FRAME_BYTES_MAX, {
-    193 => Resume, 194 => Progress, 195 => Return, 196 => Verdict,
+    193 => Resume, 194 => Progress, 195 => Return, 196 => Verdict, 197 => Part,
 });

@@ -21,7 +21,7 @@ pub use codec::{FRAME_HEADER_BYTES, Frame, FrameError, FrameHeader, decode, enco
 
 use crate::id::{Digest, Fence, Incarnation, MessageId, Session};
 use crate::profile::{PeerProfile, Profile};
-use crate::verdict::{Finding, Verdict};
+use crate::verdict::{Body, Finding, Verdict};
 
 /// Control stream, worker to host.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,6 +75,8 @@ pub enum WorkerReservation {
     /// Gives the message back unprocessed.
     Return(Return),
     Verdict(Box<Verdict>),
+    /// Some of what the message needs has been done; the rest is for others.
+    Part(Box<Part>),
 }
 
 /// Frozen for all versions: it must be readable by a host of any age.
@@ -215,7 +217,10 @@ pub struct Assign {
     /// 1 for the first.
     pub attempt: u8,
     pub mailbox: String,
+    /// All that its mailbox asks for.
     pub needs: Vec<String>,
+    /// Which of them this worker is to meet. Where others are still open, it returns a [`Part`] and no verdict.
+    pub asked: Vec<String>,
     /// What earlier workers found, where a message needs more than one worker.
     pub findings: Vec<Finding>,
     pub envelope: Envelope,
@@ -257,9 +262,6 @@ pub struct Progress {
 pub struct Return {
     pub kind: ReturnKind,
     pub reason: String,
-    pub findings: Vec<Finding>,
-    /// Needs that are still open after `findings`, for a worker that could do only part.
-    pub remaining: Vec<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -270,6 +272,16 @@ pub enum ReturnKind {
     Unavailable,
     /// No answer could be had about this message: it may be to blame.
     Failed,
-    /// Part of the needs is met; the rest is for others.
-    Partial,
+}
+
+/// What a worker has done that could do only some of what a message needs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Part {
+    /// Length in bytes and SHA-256 of the message that was processed, as in a [`Verdict`].
+    pub length: u64,
+    pub digest: Digest,
+    /// What this worker found, for needs that it was asked to meet; each of them with an answer.
+    pub findings: Vec<Finding>,
+    /// The message as it goes on.
+    pub body: Body,
 }

@@ -219,7 +219,8 @@ fn host_reservation() -> Vec<(String, String)> {
         fence: FENCE,
         attempt: 1,
         mailbox: text("mail.box"),
-        needs: vec![text("virus")],
+        needs: vec![text("virus"), text("pgp")],
+        asked: vec![text("pgp")],
         findings: vec![finding(Outcome::Clean)],
         envelope: envelope(),
         length: 1_000,
@@ -241,11 +242,8 @@ fn worker_reservation() -> Vec<(String, String)> {
         pin("Resume", W::Resume(Resume { message: MESSAGE, fence: FENCE })),
         pin("Progress", W::Progress(Progress { work: 300, silence_ms: 30_000 })),
     ];
-    for kind in
-        [ReturnKind::HandBack, ReturnKind::Unavailable, ReturnKind::Failed, ReturnKind::Partial]
-    {
-        let (findings, remaining) = (vec![finding(Outcome::Clean)], vec![text("pgp")]);
-        let returned = W::Return(Return { kind, reason: text("r"), findings, remaining });
+    for kind in [ReturnKind::HandBack, ReturnKind::Unavailable, ReturnKind::Failed] {
+        let returned = W::Return(Return { kind, reason: text("r") });
         pinned.push(pin(&format!("Return {kind:?}"), returned));
     }
     let edits =
@@ -254,7 +252,7 @@ fn worker_reservation() -> Vec<(String, String)> {
     let replaced = Body::Replaced { length: 9, digest: digest(3) };
     let dispositions = [
         ("deliver", Disposition::Deliver { edits, body: Body::Original }),
-        ("deliver replaced", Disposition::Deliver { edits: Vec::new(), body: replaced }),
+        ("deliver replaced", Disposition::Deliver { edits: Vec::new(), body: replaced.clone() }),
         ("refuse", Disposition::Refuse { code, enhanced, text: text("no") }),
         ("discard", Disposition::Discard),
         ("quarantine", Disposition::Quarantine { reason: text("q") }),
@@ -286,6 +284,11 @@ fn worker_reservation() -> Vec<(String, String)> {
         original_at: Some(1),
     };
     pinned.push(pin("Verdict originated", verdict(Vec::new(), Vec::new(), vec![notice])));
+    for (name, body) in [("", Body::Original), (" replaced", replaced.clone())] {
+        let findings = vec![finding(Outcome::Clean)];
+        let part = Part { length: 10, digest: digest(0xab), findings, body };
+        pinned.push(pin(&format!("Part{name}"), W::Part(Box::new(part))));
+    }
     pinned
 }
 
@@ -414,6 +417,7 @@ fn the_largest_envelope_fits() {
         attempt: 1,
         mailbox: "x".repeat(64),
         needs: vec!["x".repeat(64); 64],
+        asked: vec!["x".repeat(64); 64],
         findings: Vec::new(),
         envelope: largest,
         length: u64::MAX,

@@ -18,8 +18,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use crate::frame::{
-    Assign, Beat, Credit, Draining, Hello, Hint, HostControl, HostReservation, Progress, Resume,
-    ResumeAnswer, Return, ReturnKind, Settled, Welcome, WorkerControl, WorkerReservation,
+    Assign, Beat, Credit, Draining, Hello, Hint, HostControl, HostReservation, Part, Progress,
+    Resume, ResumeAnswer, Return, ReturnKind, Settled, Welcome, WorkerControl, WorkerReservation,
 };
 use crate::id::{Digest, Fence, Incarnation, MessageId, Session};
 use crate::limits::{BEAT, BEAT_IDLE, PROFILE_EVERY, RESERVATIONS_PER_GRABBER_MAX, VERSIONS};
@@ -55,6 +55,8 @@ pub struct Capacity {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Processed {
     Verdict(Box<Verdict>),
+    /// Some of what the message needs is done.
+    Part(Box<Part>),
     Return(Return),
 }
 
@@ -503,6 +505,7 @@ impl Grabber {
         }
         let frame = match processed {
             Processed::Verdict(verdict) => WorkerReservation::Verdict(verdict),
+            Processed::Part(part) => WorkerReservation::Part(part),
             Processed::Return(returned) => WorkerReservation::Return(returned),
         };
         held.stage = Stage::Answered(frame.clone());
@@ -660,9 +663,7 @@ impl Grabber {
     }
 
     fn hand_back(&mut self, message: MessageId, fence: Fence, kind: ReturnKind, reason: &str) {
-        let returned =
-            Return { kind, reason: bounded(reason), findings: Vec::new(), remaining: Vec::new() };
-        let frame = WorkerReservation::Return(returned);
+        let frame = WorkerReservation::Return(Return { kind, reason: bounded(reason) });
         if let Some(held) = self.of(message, fence) {
             held.stage = Stage::Answered(frame.clone());
         }

@@ -75,6 +75,7 @@ impl Worker {
             fence,
             attempt: 1,
             mailbox: "mail.box".to_owned(),
+            asked: vec!["virus".to_owned()],
             needs: Vec::new(),
             findings: Vec::new(),
             envelope: Envelope::default(),

@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::effect::{Assignment, Change, Custody, Effect, Event, MailboxIndex};
+use super::effect::{Assignment, Change, Custody, Effect, Event};
 use super::entry::{Blame, Charge, Entry, Phase, Reservation, State};
 use super::grabbers::{Grabber, GrabberKey};
-use super::{Pool, Timer};
+use super::{Pool, Queue, Timer};
 use crate::frame::{Cancel, HostReservation};
 use crate::id::{Fence, Incarnation, MessageId, Session};
 use crate::limits::SILENCE_DEFAULT;
@@ -27,6 +27,8 @@ const FAILED_PAUSE_MAX: Duration = Duration::from_secs(60);
 /// What may be done with a message for a grabber that wants one.
 enum Choice {
     Reserve(MessageId),
+    /// What earlier workers have found is not known yet.
+    Read(MessageId),
     /// Its attempts are used up.
     Hold(MessageId),
 }
@@ -49,6 +51,7 @@ impl Pool {
     fn assign_all(&mut self, now: Moment) {
         while let Some((key, choice)) = self.next_match(now) {
             match choice {
+                Choice::Read(id) => self.read_part(id),
                 Choice::Hold(id) => {
                     self.end_former(id, None, now);
                     self.hold_used_up(id, now);
@@ -67,7 +70,7 @@ impl Pool {
             return None;
         }
         let contested = self.contested();
-        if contested.is_empty() && self.waiting.values().all(BTreeSet::is_empty) {
+        if contested.is_empty() && self.waiting.is_empty() {
             return None;
         }
         // The most idle first: what it wants tells what it can start at once.
@@ -115,8 +118,9 @@ impl Pool {
         let mut contested = contested.iter().filter(|_| !has_suspect).copied();
         contested.find(|id| {
             self.messages.get(id).is_some_and(|entry| {
-                entry.reservation().is_some_and(|r| r.grabber != key)
-                    && fits(entry, grabber)
+                entry.reservation().is_some_and(|r| {
+                    r.grabber != key && self.may_have(key, grabber, &entry.queue(), Some(r.grabber))
+                }) && grabber.has_room_for(entry.length)
                     && !self.better_elsewhere(entry, key, now)
             })
         })
@@ -131,14 +135,15 @@ impl Pool {
         ready: &Ready<'_>,
         now: Moment,
     ) -> Option<MessageId> {
-        let first_of = |(mailbox, suspects): &(MailboxIndex, bool),
-                        queue: &BTreeSet<(Moment, MessageId)>| {
-            if !grabber.serves(*mailbox) || (*suspects && has_suspect) {
+        let first_of = |place: &Queue, queue: &BTreeSet<(Moment, MessageId)>| {
+            if (place.suspects && has_suspect) || !self.may_have(key, grabber, place, None) {
                 return None;
             }
             let idlest = || {
-                let serves = ready.iter().find(|(_, other)| other.serves(*mailbox));
-                serves.is_some_and(|(idlest, _)| *idlest == key)
+                let may = |(key, other): &&(GrabberKey, &Grabber)| {
+                    self.may_have(*key, other, place, None)
+                };
+                ready.iter().find(may).is_some_and(|(idlest, _)| *idlest == key)
             };
             for (since, id) in queue.iter().take(LOOK_AHEAD).copied() {
                 let Some(entry) = self.messages.get(&id) else { continue };
@@ -146,7 +151,9 @@ impl Pool {
                     if now.since(since) >= OVERTAKEN_MAX && idlest() {
                         return None;
                     }
-                } else if !self.better_elsewhere(entry, key, now) {
+                } else if !self.better_elsewhere(entry, key, now)
+                    && !self.must_wait_for_reading(entry)
+                {
                     return Some((since, id));
                 }
             }
@@ -157,8 +164,11 @@ impl Pool {
     }
 
     fn choice(&self, id: MessageId) -> Choice {
-        let used_up = self.messages.get(&id).is_some_and(|entry| self.is_used_up(entry));
-        if used_up { Choice::Hold(id) } else { Choice::Reserve(id) }
+        match self.messages.get(&id) {
+            Some(entry) if self.is_used_up(entry) => Choice::Hold(id),
+            Some(entry) if !entry.is_read() => Choice::Read(id),
+            _ => Choice::Reserve(id),
+        }
     }
 
     /// Whether no further attempt may be made.
@@ -177,8 +187,9 @@ impl Pool {
             && history.failed_with.contains(&key)
             && self.grabbers.iter().any(|(other, grabber)| {
                 !history.failed_with.contains(&other)
-                    && ((grabber.is_available() && fits(entry, grabber))
-                        || (worth_waiting && grabber.is_at_work() && grabber.serves(entry.mailbox)))
+                    && ((grabber.is_available() && grabber.has_room_for(entry.length))
+                        || (worth_waiting && grabber.is_at_work()))
+                    && self.may_have(other, grabber, &entry.queue(), None)
             })
     }
 
@@ -274,6 +285,8 @@ impl Pool {
             mailbox: entry.mailbox,
             fence: r.fence,
             attempt: entry.attempts,
+            asked: self.asked(entry, r.grabber),
+            findings: entry.findings().to_vec(),
             time_max: self.config.reservation_time_max,
             silence_max: self.config.silence_max,
         }));
@@ -440,11 +453,6 @@ impl Pool {
             self.set_reservation_timer(id);
         }
     }
-}
-
-/// Whether a grabber may have a message: its mailbox's needs, and its length.
-fn fits(entry: &Entry, grabber: &Grabber) -> bool {
-    grabber.serves(entry.mailbox) && grabber.has_room_for(entry.length)
 }
 
 impl Reservation {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::frame::{HostControl, HostReservation};
 use crate::id::{Digest, Fence, MessageId, Session, Token};
 use crate::time::Moment;
-use crate::verdict::{Finding, Verdict};
+use crate::verdict::{Body, Finding, Verdict};
 
 /// Different replies of the next hop in one event: more would not be read.
 pub const REPLIES_TOLD_MAX: usize = 8;
@@ -53,6 +53,10 @@ pub enum StoredState {
     Marked {
         attempts: u8,
     },
+    /// The same, and what some workers have found is stored with it.
+    Part {
+        attempts: u8,
+    },
     /// A verdict is stored with it and recipients are being served.
     Releasing,
     Held,
@@ -79,7 +83,7 @@ pub enum Effect {
     },
     /// Change what is stored. Nothing of it counts before its completion (`handle_stored`).
     Store { token: Token, message: MessageId, mailbox: MailboxIndex, change: Change },
-    /// Read the verdict and the results stored with a message that was found `Releasing` (`handle_loaded`).
+    /// Read what is stored with a message that was found `Releasing` or `Part` at the start (`handle_loaded`).
     Load { token: Token, message: MessageId, mailbox: MailboxIndex },
     /// Hand the message on to these recipients by the stored verdict (`handle_released`).
     Release { token: Token, message: MessageId, mailbox: MailboxIndex, recipients: Vec<u16> },
@@ -102,6 +106,9 @@ pub struct Assignment {
     pub mailbox: MailboxIndex,
     pub fence: Fence,
     pub attempt: u8,
+    /// Needs that the grabber is to meet, and what was found for others before.
+    pub asked: Vec<String>,
+    pub findings: Vec<Finding>,
     pub time_max: Duration,
     pub silence_max: Duration,
 }
@@ -125,11 +132,14 @@ pub enum Change {
     /// Hook's custody: count an attempt in the file's name; the folder is synced from the second on.
     /// Upstream custody: keep the digest of this suspect with its attempts.
     Charge { attempts: u8 },
-    /// `Marked` -> `Releasing`: append the verdict and rename; in upstream custody remember it in memory.
+    /// `Marked` or `Part` -> `Part` with no attempts: append all that was found so far, and rename; in upstream custody
+    /// remember it in memory.
+    Part { findings: Vec<Finding>, body: Body },
+    /// `Marked` or `Part` -> `Releasing`: append the verdict and rename; in upstream custody remember it in memory.
     Settle { verdict: Box<Verdict> },
     /// Append what recipients got.
     Results { results: Vec<RecipientResult> },
-    /// `Marked` or `Releasing` -> `Held` or `Quarantined`, with the reasons (and the verdict if it is new).
+    /// `Marked`, `Part` or `Releasing` -> `Held` or `Quarantined`, with the reasons (and the verdict if it is new).
     SetAside { state: StoredState, verdict: Option<Box<Verdict>>, reasons: Vec<String> },
     /// Upstream custody -> the hook's: write all of it durably in this state, with the verdict that an earlier
     /// `Settle` left in memory where none is given.
@@ -154,12 +164,14 @@ pub enum Change {
     ReleaseAsIs { verdict: Box<Verdict> },
 }
 
-/// What is stored with a message in [`StoredState::Releasing`].
+/// What is stored with a message in [`StoredState::Releasing`] or [`StoredState::Part`].
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct StoredLog {
     pub verdict: Option<Verdict>,
     /// In the order of writing: of two for one recipient the later counts.
     pub results: Vec<RecipientResult>,
+    /// What workers have found before a verdict.
+    pub findings: Vec<Finding>,
     pub recipients: u16,
     /// Whether the verdict originates messages and [`Change::Originate`] is not done.
     pub originates: bool,
@@ -274,6 +286,13 @@ pub enum Event {
         message: MessageId,
         from: MessageId,
     },
+    /// A worker has done some of what the message needs, which is stored; others are to do the rest.
+    Part {
+        message: MessageId,
+        grabber: String,
+        findings: Vec<Finding>,
+        remaining: Vec<String>,
+    },
     Returned {
         message: MessageId,
         grabber: String,
@@ -367,6 +386,7 @@ impl Event {
             | Event::TakenOver { message, .. }
             | Event::Verdict { message, .. }
             | Event::Settled { message, .. }
+            | Event::Part { message, .. }
             | Event::Returned { message, .. }
             | Event::VerdictRefused { message, .. }
             | Event::Released { message, .. }

@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use super::effect::{Answer, Custody, MailboxIndex, RecipientResult, StoredState};
 use super::grabbers::GrabberKey;
+use super::needs::Needs;
 use crate::frame::Settled;
 use crate::id::{Digest, Fence, Incarnation, MessageId, Session, Token};
 use crate::limits::REASONS_MAX;
 use crate::time::Moment;
-use crate::verdict::Verdict;
+use crate::verdict::{Finding, Verdict};
 
 /// Kept small: a hundred thousand of them wait on a busy day. What only few messages have is boxed.
 #[derive(Clone, Debug)]
@@ -33,6 +34,18 @@ pub(super) struct Entry {
     pub(super) storing: Option<Token>,
     pub(super) state: State,
     pub(super) history: Option<Box<History>>,
+    /// What earlier workers have done, where it needs more than one.
+    pub(super) found: Option<Box<Found>>,
+}
+
+/// What the workers before the next one have found.
+#[derive(Debug)]
+pub(super) struct Found {
+    pub(super) findings: Vec<Finding>,
+    /// Needs that they answer.
+    pub(super) met: Needs,
+    /// `false` where a start found that there is something, and it has not been read yet.
+    pub(super) read: bool,
 }
 
 /// Where a message is on its way.
@@ -98,6 +111,8 @@ pub(super) enum Next {
     Release { releasing: Box<Releasing>, unprocessed: bool },
     /// What the verdict originates is written, and nothing else is left to do: the waiting sender is told no, or yes.
     Originated { refusal: Option<Answer> },
+    /// Back to the pool with what remains; `news` is what the last worker has found.
+    Part { found: Box<Found>, news: Vec<Finding> },
     /// Upstream custody has become the hook's: say yes, and back to the pool.
     AdoptedMarked,
     /// Set aside durably; say yes if somebody waits.
@@ -115,7 +130,7 @@ impl Next {
     pub(super) fn state_name(&self) -> &'static str {
         match self {
             Next::Release { .. } | Next::ReleasedAsIs { .. } => "releasing",
-            Next::AdoptedMarked | Next::Requeued { .. } => "waiting",
+            Next::Part { .. } | Next::AdoptedMarked | Next::Requeued { .. } => "waiting",
             Next::SetAside { quarantined: true, .. } => "quarantined",
             Next::SetAside { .. } => "held",
             Next::Removed { .. } | Next::Originated { .. } => "gone",

@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use super::MailboxConfig;
 use super::effect::MailboxIndex;
+use super::needs::Needs;
 use crate::frame::Credit;
 use crate::id::{Fence, Incarnation, MessageId, Session};
 use crate::limits::{
@@ -24,8 +26,9 @@ pub(super) struct Grabber {
     pub(super) session: Option<Session>,
     /// Capabilities that its certificate was granted *and* its modules provide.
     pub(super) capabilities: BTreeSet<String>,
-    /// Whether they meet the needs, by mailbox.
-    serves: Vec<bool>,
+    /// Needs that they meet, by mailbox, and those for which its certificate alone would do.
+    can: Vec<Needs>,
+    granted: Vec<Needs>,
     /// Why it gets nothing: another policy.
     pub(super) barred: Option<String>,
     /// Why an operator made it not ready: it gets nothing until it is made ready again.
@@ -94,19 +97,28 @@ impl Grabber {
             && self.profile.as_ref().is_some_and(says_so)
     }
 
-    /// Whether it has all capabilities that a mailbox needs.
-    pub(super) fn serves(&self, mailbox: MailboxIndex) -> bool {
-        self.serves.get(usize::from(mailbox.0)).copied().unwrap_or(false)
+    /// What it can do of a mailbox's needs: its certificate was granted them, and its modules provide them.
+    pub(super) fn can(&self, mailbox: MailboxIndex) -> Needs {
+        self.can.get(usize::from(mailbox.0)).copied().unwrap_or_default()
     }
 
-    /// What it can do from now on, for mailboxes with these needs.
-    pub(super) fn set_capabilities<'a>(
+    /// What its certificate was granted of a mailbox's needs.
+    pub(super) fn granted(&self, mailbox: MailboxIndex) -> Needs {
+        self.granted.get(usize::from(mailbox.0)).copied().unwrap_or_default()
+    }
+
+    /// What it may and can do from now on, for these mailboxes.
+    pub(super) fn set_capabilities(
         &mut self,
         capabilities: BTreeSet<String>,
-        needs: impl Iterator<Item = &'a [String]>,
+        granted: &BTreeSet<String>,
+        mailboxes: &[MailboxConfig],
     ) {
-        self.serves =
-            needs.map(|needs| needs.iter().all(|need| capabilities.contains(need))).collect();
+        let of = |capabilities: &BTreeSet<String>| {
+            let needs = |mailbox| Needs::of(mailbox, |need| capabilities.contains(need));
+            mailboxes.iter().map(needs).collect()
+        };
+        (self.can, self.granted) = (of(&capabilities), of(granted));
         self.capabilities = capabilities;
     }
 
@@ -215,7 +227,8 @@ impl Grabbers {
                 incarnation,
                 session: None,
                 capabilities: BTreeSet::new(),
-                serves: Vec::new(),
+                can: Vec::new(),
+                granted: Vec::new(),
                 barred: None,
                 ordered: None,
                 tier: 0,

@@ -55,8 +55,7 @@ impl Pool {
             let granted: BTreeSet<String> = peer.grants.into_iter().collect();
             let both =
                 hello.provides.iter().filter(|need| granted.contains(*need)).cloned().collect();
-            let needs = self.config.mailboxes.iter().map(|mailbox| mailbox.needs.as_slice());
-            grabber.set_capabilities(both, needs);
+            grabber.set_capabilities(both, &granted, &self.config.mailboxes);
             grabber.barred.clone_from(&barred);
             grabber.ordered = self.orders.get(&peer.name).cloned();
             grabber.tier = hello.tier;
@@ -200,7 +199,7 @@ impl Pool {
 
     /// Something waits that nobody has asked for: those who have asked for nothing more are to know, once.
     pub(super) fn mention_backlog(&mut self, now: Moment) {
-        if self.waiting.values().all(BTreeSet::is_empty) {
+        if self.waiting.is_empty() {
             self.told_waiting = false;
             self.timers.clear(Timer::Backlog);
         } else if !self.told_waiting && self.timers.get(Timer::Backlog).is_none() {
@@ -415,14 +414,12 @@ impl Pool {
         if !entry.suspect || entry.attempts > under_way {
             return;
         }
-        let queues = [true, false].map(|suspect| (entry.mailbox, suspect));
-        let place = (entry.since, id);
+        let (former, place) = (entry.queue(), (entry.since, id));
         entry.suspect = false;
+        let queue = entry.queue();
         self.suspects_out.remove(&id);
-        if let [Some(true), _] =
-            queues.map(|queue| self.waiting.get_mut(&queue).map(|q| q.remove(&place)))
-        {
-            self.waiting.entry((queues[1].0, false)).or_default().insert(place);
+        if self.take_from_queue(former, place) {
+            self.waiting.entry(queue).or_default().insert(place);
         }
     }
 
@@ -578,13 +575,8 @@ impl Pool {
         }) else {
             return backlog;
         };
-        for ((mailbox, _), waiting) in &self.waiting {
-            let eligible = self
-                .config
-                .mailboxes
-                .get(usize::from(mailbox.0))
-                .is_some_and(|_| grabber.serves(*mailbox));
-            if !eligible || waiting.is_empty() {
+        for (queue, waiting) in &self.waiting {
+            if !self.may_have(key, grabber, queue, None) {
                 continue;
             }
             backlog.messages += waiting.len() as u64;

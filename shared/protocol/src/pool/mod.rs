@@ -17,8 +17,10 @@ mod effect;
 mod entry;
 mod grabbers;
 mod link;
+mod needs;
 mod operator;
 mod originated;
+mod part;
 mod release;
 mod reserve;
 mod settle;
@@ -51,6 +53,7 @@ use crate::time::Moment;
 use crate::timer::Timers;
 use entry::{Entry, State};
 use grabbers::{GrabberKey, Grabbers};
+use needs::Needs;
 
 /// Returns after which a message is in the pool again at once; after each further one it waits twice as long.
 const RETURNS_AT_ONCE: u16 = 3;
@@ -83,15 +86,24 @@ enum Timer {
     Aged(MailboxIndex),
 }
 
+/// Messages that wait for the same grabbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Queue {
+    mailbox: MailboxIndex,
+    /// They are retried one at a time, apart, so that nobody waits behind them.
+    suspects: bool,
+    /// What earlier workers have done already.
+    met: Needs,
+}
+
 /// The messages of one host.
 #[derive(Clone, Debug)]
 pub struct Pool {
     config: Config,
     epoch: Epoch,
     messages: BTreeMap<MessageId, Entry>,
-    /// In the pool and free, oldest first, by mailbox; suspects, which are retried one at a time, apart, so that nobody
-    /// waits behind them.
-    waiting: BTreeMap<(MailboxIndex, bool), BTreeSet<(Moment, MessageId)>>,
+    /// In the pool and free, oldest first. No queue is empty.
+    waiting: BTreeMap<Queue, BTreeSet<(Moment, MessageId)>>,
     /// Due to be released, by mailbox, and how many are under way.
     release_due: BTreeMap<MailboxIndex, BTreeSet<MessageId>>,
     releasing: BTreeMap<MailboxIndex, usize>,
@@ -102,6 +114,8 @@ pub struct Pool {
     stalled: BTreeSet<MessageId>,
     /// Suspects that are reserved.
     suspects_out: BTreeSet<MessageId>,
+    /// Messages in the pool whose stored findings are being read.
+    reading: BTreeSet<MessageId>,
     timers: Timers<Timer>,
     effects: VecDeque<Effect>,
     /// Effects under way that a message waits for.
@@ -128,6 +142,7 @@ impl Pool {
             orders: BTreeMap::new(),
             stalled: BTreeSet::new(),
             suspects_out: BTreeSet::new(),
+            reading: BTreeSet::new(),
             timers: Timers::default(),
             effects: VecDeque::new(),
             tokens: BTreeMap::new(),
@@ -186,8 +201,11 @@ impl Pool {
             return;
         }
         match state {
-            StoredState::Marked { attempts } => {
+            StoredState::Marked { attempts } | StoredState::Part { attempts } => {
                 self.insert(Marked { attempts, ..marked }, State::Marked);
+                if matches!(state, StoredState::Part { .. }) {
+                    self.on_part_recovered(id);
+                }
                 if let Some(entry) = self.messages.get_mut(&id) {
                     entry.recovered = attempts > 0;
                 }
@@ -295,6 +313,7 @@ impl Pool {
             storing: None,
             state,
             history: None,
+            found: None,
         };
         self.messages.insert(marked.id, entry);
     }
@@ -306,7 +325,7 @@ impl Pool {
             return; // `handle_stored` puts it there.
         }
         let (since, mailbox, requeued) = (entry.since, entry.mailbox, entry.requeued);
-        self.waiting.entry((mailbox, entry.suspect)).or_default().insert((since, id));
+        self.waiting.entry(entry.queue()).or_default().insert((since, id));
         let deadline = match entry.custody {
             Custody::Upstream { answer_by } => Some(answer_by),
             Custody::Hook => self.mailbox(id).and_then(|config| match config.when_unprocessed {
@@ -369,17 +388,26 @@ impl Pool {
     }
 
     fn oldest_waiting(&self, mailbox: MailboxIndex) -> Option<(Moment, MessageId)> {
-        let queues = [false, true].map(|suspects| self.waiting.get(&(mailbox, suspects)));
-        queues.into_iter().flatten().filter_map(|queue| queue.first().copied()).min()
+        let queues = self.waiting.iter().filter(|(queue, _)| queue.mailbox == mailbox);
+        queues.filter_map(|(_, queue)| queue.first().copied()).min()
     }
 
     /// Takes a message out of the pool's queue, for something that is about to happen to it.
     fn take_from_pool(&mut self, id: MessageId) {
-        if let Some(entry) = self.messages.get(&id)
-            && let Some(waiting) = self.waiting.get_mut(&(entry.mailbox, entry.suspect))
-        {
-            waiting.remove(&(entry.since, id));
+        if let Some(entry) = self.messages.get(&id) {
+            let (queue, since) = (entry.queue(), entry.since);
+            self.take_from_queue(queue, (since, id));
         }
+    }
+
+    /// Whether it was there.
+    fn take_from_queue(&mut self, queue: Queue, place: (Moment, MessageId)) -> bool {
+        let Some(waiting) = self.waiting.get_mut(&queue) else { return false };
+        let was_there = waiting.remove(&place);
+        if waiting.is_empty() {
+            self.waiting.remove(&queue);
+        }
+        was_there
     }
 
     /// Forgets a message that was not processed; in upstream custody its sender keeps it.
@@ -406,6 +434,7 @@ impl Pool {
         self.timers.clear(Timer::Repool(id));
         self.stalled.remove(&id);
         self.suspects_out.remove(&id);
+        self.reading.remove(&id);
         if let Some(entry) = self.messages.remove(&id) {
             if entry.is_upstream() {
                 self.effects.push_back(Effect::Forget {

@@ -82,6 +82,9 @@ impl Pool {
     /// What is stored with a message that a start found `Releasing`. `Err`: its file cannot be read; the driver has
     /// set it aside.
     pub fn handle_loaded(&mut self, token: Token, mut log: Result<StoredLog, String>, now: Moment) {
+        if self.reads_part(token) {
+            return self.on_part_read(token, log, now);
+        }
         if let Ok(StoredLog { beside, .. }) = &mut log {
             let beside = std::mem::take(beside);
             beside.into_iter().for_each(|message| self.start_own(message, now));
@@ -118,6 +121,9 @@ impl Pool {
 
     /// As [`Pool::handle_loaded`], where the disk did not give the file this time: it is where it was.
     pub fn handle_load_failed(&mut self, token: Token, reason: String, now: Moment) {
+        if self.reads_part(token) {
+            return self.on_part_not_read(token, reason, now);
+        }
         let Some((id, mailbox)) = self.finish_step(token, Step::Loading(token)) else { return };
         self.event(Event::StoreFailed { message: id, reason });
         if let Some(releasing) = self.messages.get_mut(&id).and_then(Entry::releasing_mut) {

@@ -102,6 +102,11 @@ impl Pool {
             WorkerReservation::Return(returned) => {
                 self.on_return(session, key, id, fence, returned, now)
             }
+            WorkerReservation::Part(part) => {
+                if self.may_answer(session, key, id, fence) {
+                    self.on_part(id, Acknowledge { session, grabber: key, fence }, *part, now);
+                }
+            }
             WorkerReservation::Verdict(verdict) => {
                 if self.may_answer(session, key, id, fence) {
                     let acknowledge = Acknowledge { session, grabber: key, fence };
@@ -226,7 +231,7 @@ impl Pool {
             ReturnKind::Failed => {
                 self.fail_reservation_quietly(id, &format!("{grabber}: {reason}"), now)
             }
-            ReturnKind::HandBack | ReturnKind::Unavailable | ReturnKind::Partial => {
+            ReturnKind::HandBack | ReturnKind::Unavailable => {
                 self.take_back(id, Blame::Worker);
                 if let Some(entry) = self.messages.get_mut(&id)
                     && entry.returns >= self.config.returns_max

@@ -9,6 +9,7 @@ use super::effect::{Answer, Change, Custody, Effect, Ending, Event, Stored, Stor
 use super::entry::{
     Acknowledge, Arrived, Blame, End, Entry, Next, Phase, Releasing, Settling, State, Step, refused,
 };
+use super::grabbers::GrabberKey;
 use super::originated::check_originated;
 use super::{Pool, RejectLate, Timer, WhenUnprocessed};
 use crate::frame::{HostReservation, Settled};
@@ -71,19 +72,14 @@ impl Pool {
     /// A whole verdict under the current fence.
     pub(super) fn on_verdict(&mut self, arrived: Arrived, now: Moment) {
         let Arrived { message: id, acknowledge, verdict } = arrived;
-        let (session, key, fence) = (acknowledge.session, acknowledge.grabber, acknowledge.fence);
-        if let Err(reason) = self.check(id, &verdict) {
-            let grabber = self.grabbers.name(key);
-            self.note_fault(key, &format!("a wrong verdict: {reason}"));
-            self.fail_reservation_quietly(
-                id,
-                &format!("{grabber} sent a wrong verdict: {reason}"),
-                now,
-            );
-            return self.refuse_verdict(session, key, id, fence, reason);
-        }
-        let (grabber, findings) = (self.grabbers.name(key), verdict.findings.clone());
-        self.event(Event::Verdict { message: id, grabber, findings });
+        let key = acknowledge.grabber;
+        let news = verdict.findings.clone();
+        let verdict = match self.check(id, key, verdict) {
+            Ok(verdict) => verdict,
+            Err(reason) => return self.on_wrong_answer(id, acknowledge, "verdict", reason, now),
+        };
+        let grabber = self.grabbers.name(key);
+        self.event(Event::Verdict { message: id, grabber, findings: news });
         self.forget_reservation(id, key);
         let (behind_queue, reject_late) = self
             .mailbox(id)
@@ -155,6 +151,23 @@ impl Pool {
         self.counters.refused += 1;
         self.effects.push_back(Effect::Answer { message: id, answer });
         self.drop_processed(id, Ending::Refused);
+    }
+
+    /// A verdict or part that breaks the rules: the attempt is lost, and the worker learns why.
+    pub(super) fn on_wrong_answer(
+        &mut self,
+        id: MessageId,
+        acknowledge: Acknowledge,
+        what: &str,
+        reason: String,
+        now: Moment,
+    ) {
+        let Acknowledge { session, grabber: key, fence } = acknowledge;
+        let grabber = self.grabbers.name(key);
+        self.note_fault(key, &format!("a wrong {what}: {reason}"));
+        let words = format!("{grabber} sent a wrong {what}: {reason}");
+        self.fail_reservation_quietly(id, &words, now);
+        self.refuse_verdict(session, key, id, fence, reason);
     }
 
     /// Sets a message aside whose attempts are used up.
@@ -248,10 +261,12 @@ impl Pool {
         };
         let Settling { next, acknowledge, .. } = *settling;
         let was_upstream = entry.is_upstream();
-        if let Some(acknowledge) = &acknowledge {
+        let settled = acknowledge.as_ref().filter(|_| !matches!(next, Next::Part { .. }));
+        if let Some(acknowledge) = settled {
             self.acknowledge_applied(acknowledge, id, next.state_name());
         }
         match next {
+            Next::Part { found, news } => self.on_part_stored(id, acknowledge, found, news, now),
             Next::Release { mut releasing, unprocessed } => {
                 if let Stored::ServedBefore { results } = stored {
                     releasing.take_served(results);
@@ -307,8 +322,8 @@ impl Pool {
             }
             Next::Requeued { .. } => {
                 if let Some(entry) = self.messages.get_mut(&id) {
-                    (entry.attempts, entry.returns, entry.suspect, entry.history) =
-                        (0, 0, false, None);
+                    (entry.attempts, entry.returns, entry.suspect) = (0, 0, false);
+                    (entry.history, entry.found) = (None, None);
                     // It begins anew, and its age counts from here.
                     (entry.requeued, entry.since) = (true, now);
                 }
@@ -474,6 +489,14 @@ impl Pool {
             // Workers were there, and came to nothing with it: that is another case than the rule's.
             return self.hold_used_up(id, now);
         }
+        if matches!(when, WhenUnprocessed::ReleaseUnscanned { .. })
+            && let Some(objection) = entry.objection()
+        {
+            // One was there and spoke against it: nobody wrote that such mail may leave.
+            let module = bounded(objection.module.as_str());
+            let reason = format!("{module} did not say clean, and no worker could do the rest");
+            return self.hold(id, reason, now);
+        }
         let Some(entry) = self.messages.get_mut(&id) else { return };
         match when {
             WhenUnprocessed::TempFail => {
@@ -481,7 +504,7 @@ impl Pool {
                 self.drop_message(id);
             }
             WhenUnprocessed::Wait if upstream => {
-                let state = StoredState::Marked { attempts: entry.attempts };
+                let state = entry.stored_state();
                 let change = Change::Adopt {
                     state,
                     verdict: None,
@@ -511,7 +534,6 @@ impl Pool {
         }
     }
 
-    /// The verdict counts; `next` is the state that the message is in by it.
     fn acknowledge_applied(
         &mut self,
         acknowledge: &Acknowledge,
@@ -521,6 +543,11 @@ impl Pool {
         self.counters.settled += 1;
         let grabber = self.grabbers.name(acknowledge.grabber);
         self.event(Event::Settled { message: id, grabber, next });
+        self.answer_applied(acknowledge, id);
+    }
+
+    /// Tells a grabber that its answer counts, and remembers that, should it be asked about again.
+    pub(super) fn answer_applied(&mut self, acknowledge: &Acknowledge, id: MessageId) {
         if let Some(grabber) = self.grabbers.get_mut(acknowledge.grabber) {
             grabber.remember(id, acknowledge.fence);
         }
@@ -531,15 +558,38 @@ impl Pool {
         self.reply(acknowledge.session, id, acknowledge.fence, HostReservation::Settled(settled));
     }
 
-    /// Why a verdict may not be applied; rules 4, 6 and 15.
-    fn check(&self, id: MessageId, verdict: &Verdict) -> Result<(), String> {
+    /// A message that a worker may answer about, if it speaks of these bytes.
+    pub(super) fn check_sent(
+        &self,
+        id: MessageId,
+        length: u64,
+        digest: Digest,
+    ) -> Result<&Entry, String> {
         let Some(entry) = self.messages.get(&id) else {
             return Err("the message is gone".to_owned());
         };
-        let Some(Phase::Working { digest }) = entry.reservation().map(|r| r.phase) else {
+        let Some(Phase::Working { digest: sent }) = entry.reservation().map(|r| r.phase) else {
             return Err("the message has not been sent yet".to_owned());
         };
-        check_identity(verdict, entry.length, digest)?;
+        if length != entry.length || digest != sent {
+            return Err(format!(
+                "the answer is for {length} bytes with digest {digest}; the message has {} bytes with digest {sent}",
+                entry.length
+            ));
+        }
+        Ok(entry)
+    }
+
+    /// A verdict with all that was found for the message, or why it may not be applied; rules 4, 6 and 15.
+    fn check(
+        &self,
+        id: MessageId,
+        key: GrabberKey,
+        mut verdict: Box<Verdict>,
+    ) -> Result<Box<Verdict>, String> {
+        let entry = self.check_sent(id, verdict.length, verdict.digest)?;
+        self.check_granted(entry, key, &verdict.findings)?;
+        verdict.findings.splice(0..0, entry.findings().iter().cloned());
         check_recipients(&verdict.groups, entry.recipients)?;
         if verdict.findings.len() > FINDINGS_MAX {
             return Err(format!(
@@ -555,7 +605,8 @@ impl Pool {
         }
         verdict.groups.iter().try_for_each(|group| check_disposition(&group.disposition))?;
         let needs = self.mailbox(id).map(|mailbox| mailbox.needs.as_slice()).unwrap_or_default();
-        check_needs(verdict, needs)
+        check_needs(&verdict, needs)?;
+        Ok(verdict)
     }
 }
 
@@ -567,16 +618,6 @@ impl End {
             End::Held => Some(StoredState::Held),
         }
     }
-}
-
-fn check_identity(verdict: &Verdict, length: u64, digest: Digest) -> Result<(), String> {
-    if verdict.length != length || verdict.digest != digest {
-        return Err(format!(
-            "the verdict is for {} bytes with digest {}; the message has {length} bytes with digest {digest}",
-            verdict.length, verdict.digest
-        ));
-    }
-    Ok(())
 }
 
 fn check_recipients(groups: &[Group], recipients: u16) -> Result<(), String> {

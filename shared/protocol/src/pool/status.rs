@@ -16,6 +16,8 @@ use crate::time::{Moment, millis};
 pub struct Counters {
     pub marked: u64,
     pub settled: u64,
+    /// Workers that did some of what a message needs, and left the rest to others.
+    pub parts: u64,
     pub returned: u64,
     /// Messages handed on to all their recipients.
     pub released: u64,
@@ -149,6 +151,9 @@ pub struct MessageStatus {
     pub attempts: u8,
     pub length: u64,
     pub reasons: Vec<String>,
+    /// Where some workers have done their part: what is left to be done.
+    #[serde(default)]
+    pub remaining: Vec<String>,
 }
 
 impl Pool {
@@ -289,6 +294,10 @@ impl Pool {
             attempts: entry.attempts,
             length: entry.length,
             reasons: entry.reasons(),
+            remaining: match &entry.found {
+                Some(found) if found.read => self.remaining(entry),
+                _ => Vec::new(),
+            },
         }
     }
 }

@@ -174,10 +174,7 @@ impl Node {
             return;
         }
         let key = self.jobs[which % self.jobs.len()];
-        let give = |kind| {
-            let (reason, findings, remaining) = ("a reason".to_owned(), Vec::new(), Vec::new());
-            Processed::Return(Return { kind, reason, findings, remaining })
-        };
+        let give = |kind| Processed::Return(Return { kind, reason: "a reason".to_owned() });
         let processed = match word {
             0 => give(ReturnKind::Failed),
             1 => give(ReturnKind::Unavailable),

@@ -6,9 +6,8 @@ use gantry_protocol::verdict::{Body, Disposition, Finding, Group, Outcome, Verdi
 use proptest::prelude::*;
 
 pub(crate) const VIRUS: &str = "virus";
+pub(crate) const SIGN: &str = "sign";
 pub(crate) const WORKERS: usize = 4;
-/// This one's certificate grants it nothing.
-pub(crate) const WITHOUT_GRANT: usize = 3;
 pub(crate) const MAILBOXES: u16 = 4;
 
 /// What an operator decides about a message that was set aside.
@@ -17,6 +16,23 @@ pub(crate) enum Decision {
     Release,
     AsIs,
     Delete,
+}
+
+/// What a worker's certificate grants and its modules do. Only the first can do all that some mailboxes need.
+pub(crate) fn grants(worker: usize) -> Vec<String> {
+    let grants: &[&str] = match worker {
+        0 => &[VIRUS, SIGN],
+        1 => &[VIRUS],
+        2 => &[SIGN],
+        _ => &[],
+    };
+    grants.iter().map(|grant| (*grant).to_owned()).collect()
+}
+
+/// What a mailbox's messages need.
+pub(crate) fn needs(mailbox: u16) -> Vec<String> {
+    let needs: &[&str] = if mailbox.is_multiple_of(3) { &[VIRUS, SIGN] } else { &[VIRUS] };
+    needs.iter().map(|need| (*need).to_owned()).collect()
 }
 
 #[derive(Clone, Debug)]
@@ -96,6 +112,8 @@ pub(crate) enum Word {
     Mixed,
     Held,
     Refuse,
+    /// Some of it is done.
+    Part,
     /// A verdict that must not count.
     Wrong(u8),
     Progress(u8),
@@ -147,6 +165,7 @@ fn word() -> impl Strategy<Value = Word> {
         5 => Just(Word::Mixed),
         1 => Just(Word::Held),
         1 => Just(Word::Refuse),
+        6 => Just(Word::Part),
         2 => (0_u8..6).prop_map(Word::Wrong),
         3 => any::<u8>().prop_map(Word::Progress),
         2 => Just(Word::Failed),
@@ -171,6 +190,7 @@ pub(crate) fn verdict(
     recipients: u16,
     length: u64,
     digest: Digest,
+    asked: &[String],
     serial: u32,
 ) -> Verdict {
     let all: Vec<u16> = (0..recipients).collect();
@@ -197,18 +217,18 @@ pub(crate) fn verdict(
         Word::Wrong(2) => Outcome::Unscanned { reason: "ERROR".to_owned() },
         _ => Outcome::Clean,
     };
-    let need = if matches!(word, Word::Wrong(3)) { "spam" } else { VIRUS };
-    let finding = Finding {
-        need: need.to_owned(),
+    let finding = |need: &String| Finding {
+        need: if matches!(word, Word::Wrong(3)) { "spam".to_owned() } else { need.clone() },
         module: "rules".to_owned(),
         engine: String::new(),
         signatures: String::new(),
-        outcome,
+        outcome: outcome.clone(),
         duration_ms: serial,
     };
+    let findings = asked.iter().map(finding).collect();
     let length = if matches!(word, Word::Wrong(4)) { length + 1 } else { length };
     let digest = if matches!(word, Word::Wrong(5)) { Digest([0xff; 32]) } else { digest };
-    Verdict { length, digest, groups, findings: vec![finding], originated: Vec::new() }
+    Verdict { length, digest, groups, findings, originated: Vec::new() }
 }
 
 fn decision() -> impl Strategy<Value = Decision> {

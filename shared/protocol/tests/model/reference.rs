@@ -7,9 +7,9 @@ use gantry_protocol::pool::{
     Answer, Assignment, Change, Custody, Marked, RecipientResult, ReleaseResult, StoredState,
     WhenUnprocessed,
 };
-use gantry_protocol::verdict::{Disposition, Verdict};
+use gantry_protocol::verdict::{Disposition, Finding, Verdict};
 
-use super::ops::VIRUS;
+use super::ops::{grants, needs};
 
 /// What a crash leaves of a message.
 #[derive(Clone, Debug)]
@@ -17,6 +17,7 @@ pub(crate) struct File {
     pub(crate) marked: Marked,
     pub(crate) state: StoredState,
     pub(crate) verdict: Option<Verdict>,
+    pub(crate) findings: Vec<Finding>,
     pub(crate) results: Vec<RecipientResult>,
     pub(crate) bounced: BTreeSet<u16>,
 }
@@ -26,6 +27,7 @@ pub(crate) struct File {
 pub(crate) struct Waiting {
     pub(crate) marked: Marked,
     pub(crate) verdict: Option<Verdict>,
+    pub(crate) findings: Vec<Finding>,
     pub(crate) answered: bool,
     pub(crate) gone: bool,
 }
@@ -60,9 +62,9 @@ impl Reference {
         let account = self.accounts.get_mut(session).expect("it is assigned over a live link");
         account.given += 1;
         assert!(account.given <= account.wanted, "{message} goes to {session:?} beyond its credit");
-        assert_ne!(
-            account.worker,
-            super::ops::WITHOUT_GRANT,
+        let may = grants(account.worker);
+        assert!(
+            !assignment.asked.is_empty() && assignment.asked.iter().all(|need| may.contains(need)),
             "{message} goes to one who may not have it"
         );
         if let Some(former) = self.fences.insert(*message, *fence) {
@@ -104,20 +106,45 @@ impl Reference {
             );
             return;
         }
-        let serial = verdict.findings[0].duration_ms;
+        self.check_said(id, verdict.findings.last());
+        let delivers =
+            verdict.groups.iter().any(|g| matches!(g.disposition, Disposition::Deliver { .. }));
+        let met = needs(marked.mailbox.0)
+            .iter()
+            .all(|need| verdict.findings.iter().any(|f| f.need == *need && f.outcome.is_answer()));
+        assert!(met || !delivers, "{id} is delivered with a need unmet");
+    }
+
+    /// The last finding tells whose answer it was: that of the owner at that time.
+    fn check_said(&self, id: MessageId, finding: Option<&Finding>) {
+        let serial = finding.expect("an answer has findings").duration_ms;
         let (message, fence, current) = self.said[&serial];
         assert_eq!(message, id);
         assert!(current, "{id} is settled by one who did not own it");
         assert_eq!(self.fences.get(&id), Some(&fence), "{id} is settled by an old fence");
-        let delivers =
-            verdict.groups.iter().any(|g| matches!(g.disposition, Disposition::Deliver { .. }));
-        let met = verdict.findings.iter().any(|f| f.need == VIRUS && f.outcome.is_answer());
-        assert!(met || !delivers, "{id} is delivered with its need unmet");
+    }
+
+    /// A part that is about to be stored adds to what is stored, and leaves something to be done.
+    fn check_part(&self, id: MessageId, findings: &[Finding]) {
+        self.check_said(id, findings.last());
+        let stored = self.findings(id);
+        assert!(findings.starts_with(&stored) && findings.len() > stored.len(), "a part of {id}");
+        let open = needs(self.marked(id).mailbox.0);
+        let open: Vec<_> =
+            open.iter().filter(|need| !findings.iter().any(|f| f.need == **need)).collect();
+        assert!(!open.is_empty(), "a part of {id} leaves nothing");
+    }
+
+    fn findings(&self, id: MessageId) -> Vec<Finding> {
+        let file = self.disk.get(&id).map(|file| &file.findings);
+        let findings = file.or_else(|| self.senders.get(&id).map(|sender| &sender.findings));
+        findings.cloned().unwrap_or_default()
     }
 
     pub(crate) fn store_asked(&self, id: MessageId, change: &Change) {
         match change {
             Change::Settle { verdict } => self.check_verdict(id, verdict),
+            Change::Part { findings, .. } => self.check_part(id, findings),
             Change::SetAside { verdict: Some(verdict), .. } => self.check_verdict(id, verdict),
             Change::Adopt { verdict: Some(verdict), .. } => self.check_verdict(id, verdict),
             _ => {}
@@ -134,12 +161,20 @@ impl Reference {
         if let Some(waiting) = self.senders.get_mut(&id) {
             match change {
                 Change::Charge { .. } => {}
+                Change::Part { findings, .. } => waiting.findings.clone_from(findings),
                 Change::Settle { verdict } => waiting.verdict = Some((**verdict).clone()),
                 Change::Adopt { state, verdict, results, .. } => {
                     let verdict = verdict.as_deref().cloned().or_else(|| waiting.verdict.clone());
                     let marked = Marked { custody: Custody::Hook, ..waiting.marked.clone() };
                     let (results, bounced) = (results.clone(), BTreeSet::new());
-                    let file = File { marked, state: *state, verdict, results, bounced };
+                    let findings = waiting.findings.clone();
+                    let parted = matches!(state, StoredState::Part { .. });
+                    let whole = matches!(state, StoredState::Marked { .. }) && !findings.is_empty();
+                    assert!(
+                        !whole && (!parted || !findings.is_empty()),
+                        "{id} is adopted as {state:?}"
+                    );
+                    let file = File { marked, state: *state, verdict, findings, results, bounced };
                     self.disk.insert(id, file);
                 }
                 other => panic!("{other:?} of {id} in its sender's custody"),
@@ -148,21 +183,22 @@ impl Reference {
         }
         let file = self.disk.get_mut(&id).expect("it is on disk");
         let aside = matches!(file.state, StoredState::Held | StoredState::Quarantined);
+        let in_pool = matches!(file.state, StoredState::Marked { .. } | StoredState::Part { .. });
         match change {
             Change::Charge { attempts } => {
-                assert!(
-                    matches!(file.state, StoredState::Marked { .. }),
-                    "{id} is {:?}",
-                    file.state
-                );
-                file.state = StoredState::Marked { attempts: *attempts };
+                file.state = match file.state {
+                    StoredState::Marked { .. } => StoredState::Marked { attempts: *attempts },
+                    StoredState::Part { .. } => StoredState::Part { attempts: *attempts },
+                    other => panic!("{id} is {other:?}"),
+                };
+            }
+            Change::Part { findings, .. } => {
+                assert!(in_pool, "{id} is {:?}", file.state);
+                file.state = StoredState::Part { attempts: 0 };
+                file.findings.clone_from(findings);
             }
             Change::Settle { verdict } => {
-                assert!(
-                    matches!(file.state, StoredState::Marked { .. }),
-                    "{id} is {:?}",
-                    file.state
-                );
+                assert!(in_pool, "{id} is {:?}", file.state);
                 (file.state, file.verdict) = (StoredState::Releasing, Some((**verdict).clone()));
             }
             Change::Results { results } => {
@@ -181,6 +217,7 @@ impl Reference {
                 assert!(aside, "{id} is {:?}", file.state);
                 file.state = StoredState::Marked { attempts: 0 };
                 (file.verdict, file.results) = (None, Vec::new());
+                file.findings.clear();
                 self.served.remove(&id);
             }
             Change::ReleaseAsIs { verdict } => {

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use gantry_protocol::frame::{
-    Beat, Credit, Hello, HostControl, HostReservation, Progress, Resume, ResumeAnswer, Return,
-    ReturnKind, WorkerControl, WorkerReservation,
+    Beat, Credit, Hello, HostControl, HostReservation, Part, Progress, Resume, ResumeAnswer,
+    Return, ReturnKind, WorkerControl, WorkerReservation,
 };
 use gantry_protocol::id::{Digest, Fence, Incarnation, MessageId, Session, Token};
 use gantry_protocol::limits::VERSIONS;
 use gantry_protocol::pool::*;
 use gantry_protocol::time::Moment;
+use gantry_protocol::verdict::{Body, Verdict};
 
 use super::ops::*;
 use super::reference::*;
@@ -63,7 +64,7 @@ fn config() -> Config {
         .map(|(number, rule)| MailboxConfig {
             releases_max: 2,
             queue_lifetime: Duration::from_secs(3_600),
-            ..MailboxConfig::new(format!("box-{number}"), vec![VIRUS.to_owned()], rule)
+            ..MailboxConfig::new(format!("box-{number}"), needs(number as u16), rule)
         })
         .collect();
     Config { returns_max: 5, ..Config::new("mx1", POLICY, mailboxes) }
@@ -168,8 +169,13 @@ impl World {
         let (mailbox, since, attempts) = (MailboxIndex(mailbox), self.now, 0);
         let marked = Marked { id, mailbox, custody, length: LENGTH, recipients, since, attempts };
         if upstream {
-            let waiting =
-                Waiting { marked: marked.clone(), verdict: None, answered: false, gone: false };
+            let waiting = Waiting {
+                marked: marked.clone(),
+                verdict: None,
+                findings: Vec::new(),
+                answered: false,
+                gone: false,
+            };
             self.reference.senders.insert(id, waiting);
         } else {
             let state = StoredState::Marked { attempts: 0 };
@@ -187,7 +193,9 @@ impl World {
     ) {
         let (results, bounced) = (Vec::new(), Default::default());
         let id = marked.id;
-        self.reference.disk.insert(id, File { marked, state, verdict, results, bounced });
+        self.reference
+            .disk
+            .insert(id, File { marked, state, verdict, findings: Vec::new(), results, bounced });
     }
 
     fn link(&mut self, index: usize, anew: bool, resume: bool) {
@@ -213,12 +221,11 @@ impl World {
             incarnation: Incarnation(worker.incarnation),
             tier: 0,
             policy: POLICY,
-            provides: vec![VIRUS.to_owned()],
+            provides: vec![VIRUS.to_owned(), SIGN.to_owned()],
             revocations: 0,
             resume: list.collect(),
         };
-        let grants = if index == WITHOUT_GRANT { Vec::new() } else { vec![VIRUS.to_owned()] };
-        let peer = LinkPeer { name: hello.name.clone(), grants };
+        let peer = LinkPeer { name: hello.name.clone(), grants: grants(index) };
         if let Some(former) = former {
             self.reference.link_ended(former);
         }
@@ -275,15 +282,12 @@ impl World {
         let live: Vec<Assignment> =
             self.history.iter().filter(|a| self.is_owned(a)).cloned().collect();
         let from = if !stale && !live.is_empty() { &live } else { &self.history };
-        let Assignment { session, message, fence, .. } = from[which % from.len()].clone();
+        let Assignment { session, message, fence, asked, .. } = from[which % from.len()].clone();
         let bound = self.reference.owners.get(&message).map(|(session, _)| *session);
         let session =
             over.and_then(|index| self.workers[index].session).or(bound).unwrap_or(session);
         let reason = "a reason".to_owned();
-        let returned = |kind| {
-            let (findings, remaining) = (Vec::new(), Vec::new());
-            WorkerReservation::Return(Return { kind, reason, findings, remaining })
-        };
+        let returned = |kind| WorkerReservation::Return(Return { kind, reason });
         let frame = match word {
             Word::Progress(work) => {
                 WorkerReservation::Progress(Progress { work: work.into(), silence_ms: 20_000 })
@@ -297,9 +301,15 @@ impl World {
                 let recipients = marked.or(sender).map_or(1, |marked| marked.recipients);
                 self.serial += 1;
                 self.reference.say(self.serial, message, session, fence);
-                let verdict =
-                    verdict(word, recipients, LENGTH, digest(message.counter), self.serial);
-                WorkerReservation::Verdict(Box::new(verdict))
+                let digest = digest(message.counter);
+                let verdict = verdict(word, recipients, LENGTH, digest, &asked, self.serial);
+                match (word, verdict) {
+                    (Word::Part, Verdict { length, digest, findings, .. }) => {
+                        let body = Body::Original;
+                        WorkerReservation::Part(Box::new(Part { length, digest, findings, body }))
+                    }
+                    (_, verdict) => WorkerReservation::Verdict(Box::new(verdict)),
+                }
             }
         };
         self.pool.handle_reservation(session, message, fence, frame, self.now);
@@ -357,7 +367,7 @@ impl World {
                 let id =
                     MessageId { epoch: self.epoch, counter: self.messages.next_multiple_of(3) };
                 self.messages = id.counter;
-                let verdict = verdict(Word::Clean, 1, LENGTH, digest(id.counter), 0);
+                let verdict = verdict(Word::Clean, 1, LENGTH, digest(id.counter), &[], 0);
                 let notice = Marked {
                     id,
                     mailbox: MailboxIndex(0),
@@ -419,8 +429,8 @@ impl World {
             self.pool.handle_load_failed(token, "EIO".to_owned(), self.now);
         } else {
             let (verdict, results) = (file.verdict.clone(), file.results.clone());
-            let recipients = file.marked.recipients;
-            let log = StoredLog { verdict, results, recipients, ..StoredLog::default() };
+            let (findings, recipients) = (file.findings.clone(), file.marked.recipients);
+            let log = StoredLog { verdict, results, findings, recipients, ..StoredLog::default() };
             self.pool.handle_loaded(token, Ok(log), self.now);
         }
         self.run();
@@ -561,8 +571,7 @@ impl World {
             }
             for assignment in self.history.clone() {
                 if self.is_owned(&assignment) {
-                    let Assignment { message, .. } = assignment;
-                    self.say_clean(message);
+                    self.say_clean(assignment.message, &assignment.asked);
                 }
             }
             self.history.retain(|_| false);
@@ -590,7 +599,7 @@ impl World {
         }
     }
 
-    fn say_clean(&mut self, message: MessageId) {
+    fn say_clean(&mut self, message: MessageId, asked: &[String]) {
         let Some((session, fence)) = self.reference.owners.get(&message).copied() else { return };
         let file = self.reference.disk.get(&message).map(|file| &file.marked);
         let sender = self.reference.senders.get(&message).map(|sender| &sender.marked);
@@ -598,7 +607,7 @@ impl World {
         self.serial += 1;
         self.reference.say(self.serial, message, session, fence);
         let verdict =
-            verdict(Word::Clean, recipients, LENGTH, digest(message.counter), self.serial);
+            verdict(Word::Clean, recipients, LENGTH, digest(message.counter), asked, self.serial);
         let frame = WorkerReservation::Verdict(Box::new(verdict));
         self.pool.handle_reservation(session, message, fence, frame, self.now);
         self.run();

@@ -34,6 +34,7 @@ fn assign(sender: &str, recipients: usize) -> Assign {
         attempt: 1,
         mailbox: "mail.box".into(),
         needs: vec!["virus".into()],
+        asked: vec!["virus".into()],
         findings: Vec::new(),
         envelope: Envelope {
             sender: sender.to_owned(),

@@ -61,7 +61,7 @@ fn the_limit_is_looked_at_only_when_somebody_would_take_it() {
 
 #[test]
 fn hand_backs_and_unavailable_modules_do_not_count() {
-    for kind in [ReturnKind::HandBack, ReturnKind::Unavailable, ReturnKind::Partial] {
+    for kind in [ReturnKind::HandBack, ReturnKind::Unavailable] {
         let mut host = Host::new();
         let id = host.mark();
         host.worker("a", 1);

@@ -197,8 +197,7 @@ impl Host {
 
     pub(super) fn returns(&mut self, id: MessageId, kind: ReturnKind, reason: &str) {
         let reason = reason.to_owned();
-        let returned = Return { kind, reason, findings: Vec::new(), remaining: Vec::new() };
-        self.say(id, WorkerReservation::Return(returned));
+        self.say(id, WorkerReservation::Return(Return { kind, reason }));
     }
 
     pub(super) fn fails(&mut self, id: MessageId, reason: &str) {

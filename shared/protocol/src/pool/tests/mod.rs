@@ -9,6 +9,7 @@ mod links;
 mod operator;
 mod orders;
 mod originated;
+mod parts;
 mod release;
 mod reservation;
 mod several_hosts;
