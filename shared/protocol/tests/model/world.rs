@@ -64,7 +64,11 @@ fn config() -> Config {
         .map(|(number, rule)| MailboxConfig {
             releases_max: 2,
             queue_lifetime: Duration::from_secs(3_600),
-            ..MailboxConfig::new(format!("box-{number}"), needs(number as u16), rule)
+            ..MailboxConfig::new(
+                format!("box-{number}"),
+                needs(u16::try_from(number).unwrap()),
+                rule,
+            )
         })
         .collect();
     Config { returns_max: 5, ..Config::new("mx1", POLICY, mailboxes) }
