@@ -123,7 +123,7 @@ impl Usage {
         let own = match state {
             StoredState::Held => Some(&mut self.held),
             StoredState::Quarantined => Some(&mut self.quarantined),
-            StoredState::Marked { .. } | StoredState::Releasing => None,
+            StoredState::Marked { .. } | StoredState::Part { .. } | StoredState::Releasing => None,
         };
         [Some(&mut self.all), own]
     }
