@@ -39,7 +39,7 @@ pub(super) struct Entry {
 }
 
 /// What the workers before the next one have found.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Found {
     pub(super) findings: Vec<Finding>,
     /// Needs that they answer.

@@ -45,7 +45,7 @@ impl Pool {
     }
 
     /// What of a message's needs no worker has met.
-    pub(super) fn remaining(&self, entry: &Entry) -> Vec<String> {
+    pub(super) fn open_needs(&self, entry: &Entry) -> Vec<String> {
         let mailbox = self.config.mailboxes.get(usize::from(entry.mailbox.0));
         mailbox
             .map(|mailbox| Needs::all_of(mailbox).without(entry.met()).names(mailbox))
@@ -160,7 +160,7 @@ impl Pool {
                 owner.charged.remove(&id);
             }
         }
-        let remaining = self.messages.get(&id).map(|entry| self.remaining(entry));
+        let remaining = self.messages.get(&id).map(|entry| self.open_needs(entry));
         let remaining = remaining.unwrap_or_default();
         self.counters.parts += 1;
         self.event(Event::Part { message: id, grabber, findings: news, remaining });

@@ -295,7 +295,7 @@ impl Pool {
             length: entry.length,
             reasons: entry.reasons(),
             remaining: match &entry.found {
-                Some(found) if found.read => self.remaining(entry),
+                Some(found) if found.read => self.open_needs(entry),
                 _ => Vec::new(),
             },
         }
