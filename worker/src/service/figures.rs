@@ -20,7 +20,7 @@ use crate::policy::Kind;
 const OUTCOMES: [&str; 6] =
     ["clean", "found", "unscanned", "encrypted", "malformed", "over-budget"];
 /// What became of messages.
-const ENDS: [&str; 3] = ["verdict", "failed", "handed-back"];
+const ENDS: [&str; 4] = ["verdict", "part", "failed", "handed-back"];
 
 /// Counted since the worker's start.
 #[derive(Debug, Default)]
@@ -53,10 +53,11 @@ impl Figures {
     ) {
         let (result, reason, findings) = match processed {
             Processed::Verdict(verdict) => ("verdict", None, verdict.findings.as_slice()),
+            Processed::Part(part) => ("part", None, part.findings.as_slice()),
             Processed::Return(returned) => {
                 let failed = returned.kind == ReturnKind::Failed;
                 let result = if failed { "failed" } else { "handed-back" };
-                (result, Some(returned.reason.as_str()), returned.findings.as_slice())
+                (result, Some(returned.reason.as_str()), Default::default())
             }
         };
         *self.ended.entry(result).or_default() += 1;
