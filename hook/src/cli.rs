@@ -76,6 +76,9 @@ pub enum Command {
     /// Take no more mail, let workers finish what is there, and end the running hook
     #[command(after_help = DRAIN_EXAMPLES)]
     Drain(DrainArgs),
+    /// Let the running hook read its file again, as SIGHUP does: policies and workers to dial
+    #[command(after_help = RELOAD_NOTE)]
+    Reload,
     /// Show workers, profiles, backlog and messages of the running hook
     Status(Output),
     /// Take a certificate's rights away, at once and for ever
@@ -113,6 +116,10 @@ The authority's key in a safe, and back for a rotation or when its time is over:
   gantry-hook --config hook.toml authority export /media/safe/authority.key --issue-for 365d
   gantry-hook --config hook.toml authority import /media/safe/authority.key";
 
+const RELOAD_NOTE: &str = "\
+Takes up `policy`, `policy_also` and `[[worker]]`, certificates and revocations. Says which
+other keys have changed: they count after a restart. A file with mistakes changes nothing.";
+
 const JOIN_EXAMPLES: &str = "\
 Example, on the first host and then on the second:
   gantry-hook --config hook.toml token --name mx2 --role hook
@@ -126,6 +133,7 @@ Examples:
   gantry-hook --config hook.toml token --name pc-1 --role worker --provides virus --expires 1h
   gantry-hook --config hook.toml token --name 'pc-*' --role worker --provides virus --provides spam
   gantry-hook --config hook.toml token --name mx2 --role hook
+  gantry-hook --config hook.toml token --name pc-1 --provides virus --dial pc-1.example.com:4734
 
 The token is the last line of the output, alone. It works once. Also while the hook runs.";
 
@@ -191,6 +199,9 @@ pub struct TokenArgs {
     /// The address that the worker shall dial, instead of the configuration's
     #[arg(long, value_name = "HOST:PORT", value_parser = endpoint)]
     pub advertise: Option<gantry_config::Endpoint>,
+    /// Then dial the node at this address, where it waits with `gantry join --listen`, until it has joined
+    #[arg(long, value_name = "HOST:PORT", value_parser = endpoint)]
+    pub dial: Option<gantry_config::Endpoint>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -186,6 +187,97 @@ impl Site {
     pub fn start_worker(&mut self, name: &str, place: &Place) {
         let running = self.start(place, "gantry", name, &[("GANTRY_LOG", "debug")]);
         self.workers.insert(name.to_owned(), running);
+    }
+
+    /// Enrols and starts a worker that `host` dials and that dials nobody, with these further lines. Restarts the host's hook with
+    /// the worker in its file. Gives where the worker listens.
+    pub fn add_dialled_worker(
+        &mut self,
+        name: &str,
+        place: &Place,
+        host: &str,
+        more: &str,
+    ) -> SocketAddr {
+        let folder = self.folder.path().join(name);
+        fs::create_dir_all(&folder).expect("make the worker's folder");
+        let listen = place.port();
+        let (keys, modules) = more.split_at(more.find("[[").unwrap_or(more.len()));
+        let text = format!(
+            "name = \"{name}\"\nlisten = \"{listen}\"\n{keys}\n[[host]]\nname = \"{host}\"\n{modules}"
+        );
+        fs::write(folder.join("worker.toml"), text).expect("write worker.toml");
+        let at = &self.hosts[host].place;
+        let mut asking = at.command(&binary("gantry-hook"));
+        asking.arg("--config").arg(self.config("gantry-hook", host));
+        asking.args([
+            "token",
+            "--name",
+            name,
+            "--provides",
+            "virus",
+            "--dial",
+            &listen.to_string(),
+        ]);
+        let mut asking =
+            asking.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("ask for a token");
+        let mut token = String::new();
+        let said_first = asking.stdout.take().expect("a pipe");
+        BufReader::new(said_first).read_line(&mut token).expect("read the token");
+        let listening = listen.to_string();
+        let arguments = ["join", "--listen", &listening, token.trim()];
+        let joined = self.run(place, "gantry", name, &arguments);
+        assert!(joined.status.success(), "{name}: {}", said(&joined));
+        assert!(asking.wait().expect("wait for the token's command").success());
+        let line = format!("[[worker]]\naddress = \"{listen}\"\nname = \"{name}\"\n");
+        self.change_host(host, |text| text + &line);
+        let running = self.start(place, "gantry", name, &[("GANTRY_LOG", "debug")]);
+        self.workers.insert(name.to_owned(), running);
+        listen
+    }
+
+    /// Stops a host's hook, changes its file, and starts it again.
+    pub fn change_host(&mut self, name: &str, change: impl FnOnce(String) -> String) {
+        let path = self.config("gantry-hook", name);
+        let text = fs::read_to_string(&path).expect("read hook.toml");
+        fs::write(&path, change(text)).expect("write hook.toml");
+        self.restart_host(name);
+    }
+
+    /// From now on nobody on another machine reaches the host's QUIC port: it is on loopback alone.
+    pub fn hide_host(&mut self, name: &str) {
+        let hidden = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port().expect("find a port")));
+        let host = self.hosts.get_mut(name).expect("a host of the site");
+        let shown = std::mem::replace(&mut host.quic, hidden);
+        self.change_host(name, |text| text.replace(&shown.to_string(), &hidden.to_string()));
+    }
+
+    /// Tells a worker to stop, changes its file, and starts it again.
+    pub fn change_worker(&mut self, name: &str, change: impl FnOnce(String) -> String) {
+        let path = self.config("gantry", name);
+        let text = fs::read_to_string(&path).expect("read worker.toml");
+        fs::write(&path, change(text)).expect("write worker.toml");
+        let mut former = self.workers.remove(name).expect("a worker of the site");
+        assert!(former.terminate() && former.wait(PATIENCE).is_some(), "{name} does not stop");
+        let running = self.start(&Place::here(), "gantry", name, &[("GANTRY_LOG", "debug")]);
+        self.workers.insert(name.to_owned(), running);
+    }
+
+    /// Where a host's hook listens for workers.
+    pub fn address_of(&self, host: &str) -> SocketAddr {
+        self.hosts[host].quic
+    }
+
+    /// Whether all that was sent has come out, or is in quarantine.
+    pub fn all_is_out(&self, sent: &[Sent]) -> bool {
+        let received = self.received();
+        let out: std::collections::HashSet<_> =
+            received.iter().filter_map(|one| one.id.as_deref()).collect();
+        sent.iter().all(|sent| sent.infected || out.contains(sent.id.as_str()))
+    }
+
+    /// A node's own file, for tests that change it.
+    pub fn file(&self, name: &str, file: &str) -> PathBuf {
+        self.folder.path().join(name).join(file)
     }
 
     /// `gantry-hook --config NAME/hook.toml ARGUMENTS`, to its end.

@@ -1,5 +1,6 @@
 //! The command line of `gantry`: what may be said, not what is done.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
@@ -46,9 +47,13 @@ impl Cli {
 #[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
 pub enum Command {
     /// Join a host with a one-time token
+    #[command(after_help = JOIN_EXAMPLES)]
     Join {
         /// What `gantry-hook token` printed on its last line
         token: String,
+        /// Wait at this UDP address until the host dials it, rather than dial the host
+        #[arg(long, value_name = "ADDRESS:PORT")]
+        listen: Option<SocketAddr>,
     },
     /// Tell every mistake in the configuration; start and connect nothing
     Check,
@@ -77,6 +82,14 @@ pub enum PolicyAction {
     #[command(after_help = POLICY_EXAMPLES)]
     Test(PolicyTestArgs),
 }
+
+const JOIN_EXAMPLES: &str = "\
+Examples:
+  gantry --config worker.toml join TOKEN
+  gantry --config worker.toml join --listen 0.0.0.0:4734 TOKEN
+
+With --listen it waits for a host that it cannot reach, which is to be told to dial it:
+  gantry-hook --config hook.toml token --name pc-1 --provides virus --dial pc-1.example.com:4734";
 
 const POLICY_EXAMPLES: &str = "\
 Examples:
@@ -157,7 +170,10 @@ mod tests {
     fn the_lines_that_the_documentation_shows() {
         let cli = parse("gantry --config w.toml join gantry-token").unwrap();
         assert_eq!(cli.config, PathBuf::from("w.toml"));
-        assert_eq!(cli.command, Command::Join { token: "gantry-token".to_owned() });
+        assert_eq!(cli.command, Command::Join { token: "gantry-token".to_owned(), listen: None });
+        let cli = parse("gantry join --listen 0.0.0.0:4734 gantry-token").unwrap();
+        let listen = Some("0.0.0.0:4734".parse().unwrap());
+        assert_eq!(cli.command, Command::Join { token: "gantry-token".to_owned(), listen });
         assert_eq!(parse("gantry run").unwrap().config, PathBuf::from("worker.toml"));
         let Command::Demo(demo) = parse("gantry demo").unwrap().command else { panic!() };
         let expected = DemoArgs { mail: None, json: false, messages: 300, workers: 3, keep: None };

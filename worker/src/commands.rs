@@ -3,6 +3,7 @@
 mod policy;
 
 use std::io::Write;
+use std::net::SocketAddr;
 use std::path::Path;
 
 use gantry_link::{JoinError, JoinToken, NodeIdentity, Role};
@@ -36,7 +37,7 @@ pub fn execute(cli: Cli, out: &mut dyn Write) -> Result<(), Failure> {
             }
             line(out, &format!("{}: no mistakes", cli.config.display()))
         }
-        Command::Join { token } => join(&load(&cli.config)?, &token, out),
+        Command::Join { token, listen } => join(&load(&cli.config)?, &token, listen, out),
         Command::Run => {
             let config = load(&cli.config)?;
             let _log = gantry_daemon::log::start(config.log);
@@ -56,7 +57,12 @@ fn load(path: &Path) -> Result<Config, Failure> {
 }
 
 /// The token says what the node becomes.
-fn join(config: &Config, token: &str, out: &mut dyn Write) -> Result<(), Failure> {
+fn join(
+    config: &Config,
+    token: &str,
+    listen: Option<SocketAddr>,
+    out: &mut dyn Write,
+) -> Result<(), Failure> {
     let clock = gantry_link::system_clock();
     let (folder, name) = (&config.identity_dir, &config.name);
     let role = match token.parse::<JoinToken>() {
@@ -77,11 +83,20 @@ fn join(config: &Config, token: &str, out: &mut dyn Write) -> Result<(), Failure
         );
         return Err(failure(exit::EX_USAGE, text));
     }
-    let joining = gantry_link::join(token, folder, name, role, &clock);
-    let identity = runtime()?.block_on(joining).map_err(|error| {
+    let joined = match listen {
+        None => runtime()?.block_on(gantry_link::join(token, folder, name, role, &clock)),
+        Some(listen) => {
+            // On standard error: standard output has the result alone.
+            let waiting = |at| eprintln!("gantry: waiting at {at}/udp until the host dials");
+            let whom = (name.as_str(), role);
+            let joining = gantry_link::join_called(token, listen, waiting, folder, whom, &clock);
+            runtime()?.block_on(joining)
+        }
+    };
+    let identity = joined.map_err(|error| {
         let code = match &error {
             JoinError::Refused { .. } => exit::EX_NOPERM,
-            JoinError::Unreachable { .. } => exit::EX_UNAVAILABLE,
+            JoinError::Unreachable { .. } | JoinError::Listen { .. } => exit::EX_UNAVAILABLE,
             JoinError::Store { .. } => exit::EX_CANTCREAT,
             _ => exit::EX_DATAERR,
         };
@@ -101,6 +116,7 @@ fn run(config: Config) -> Result<(), Failure> {
         let code = match &error {
             RunError::Identity(_) => exit::EX_NOPERM,
             RunError::Modules(_) | RunError::Policy(_) => exit::EX_CONFIG,
+            RunError::Listen(_) => exit::EX_UNAVAILABLE,
             RunError::Signals(_) => exit::EX_IOERR,
             RunError::Metrics { .. } => exit::EX_UNAVAILABLE,
         };

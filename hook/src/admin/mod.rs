@@ -62,7 +62,11 @@ fn shorten(reply: &mut Reply) -> bool {
             left_out > 0
         }
         Reply::List(listed) => halve(listed) > 0,
-        Reply::Message(_) | Reply::Show(_) | Reply::Done | Reply::Refused(_) => false,
+        Reply::Message(_)
+        | Reply::Show(_)
+        | Reply::Done
+        | Reply::Reloaded(_)
+        | Reply::Refused(_) => false,
     }
 }
 

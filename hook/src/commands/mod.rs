@@ -44,7 +44,8 @@ pub fn execute(cli: Cli, out: &mut dyn Write) -> Result<(), Failure> {
         Command::Token(arguments) => token(&config, arguments, out),
         Command::Authority { action } => authority::authority(&config, action, out),
         Command::Revoke { name } => revoke(&config, &name, out),
-        Command::Run => run(config),
+        Command::Run => run(config, cli.config),
+        Command::Reload => reload(&config, out),
         Command::Drain(arguments) => drain::drain(&config, arguments, out),
         Command::Status(Output { json }) => {
             let status = status(&config)?;
@@ -87,7 +88,7 @@ fn init(config: &Config, out: &mut dyn Write) -> Result<(), Failure> {
 }
 
 fn token(config: &Config, arguments: TokenArgs, out: &mut dyn Write) -> Result<(), Failure> {
-    let TokenArgs { name, role, provides, expires, advertise } = arguments;
+    let TokenArgs { name, role, provides, expires, advertise, dial } = arguments;
     let role = match role {
         cli::Role::Worker => Role::Worker,
         cli::Role::Operator => Role::Operator,
@@ -118,10 +119,14 @@ fn token(config: &Config, arguments: TokenArgs, out: &mut dyn Write) -> Result<(
     }
     let request =
         TokenRequest { mask: name, role, provides, expires_in: expires.as_secs(), advertise };
-    let token = authority(config)?
-        .issue_token(&request)
-        .map_err(|error| failure(exit::EX_CANTCREAT, error))?;
-    line(out, &token)
+    let authority = authority(config)?;
+    let token =
+        authority.issue_token(&request).map_err(|error| failure(exit::EX_CANTCREAT, error))?;
+    line(out, &token)?;
+    match dial {
+        None => Ok(()),
+        Some(address) => join::certify(config, authority, &address.to_string(), expires),
+    }
 }
 
 fn revoke(config: &Config, name: &str, out: &mut dyn Write) -> Result<(), Failure> {
@@ -153,14 +158,32 @@ fn authority(config: &Config) -> Result<Authority, Failure> {
     })
 }
 
-fn run(config: Config) -> Result<(), Failure> {
+/// The file was read without mistakes to get here; the running hook reads it itself.
+fn reload(config: &Config, out: &mut dyn Write) -> Result<(), Failure> {
+    match ask(config, &Request::Reload)? {
+        None => {
+            let text = "no hook is running; it reads its file when it starts";
+            Err(Failure { code: exit::EX_UNAVAILABLE, text: text.to_owned() })
+        }
+        Some(Reply::Reloaded(restart)) if restart.is_empty() => {
+            line(out, "read again: all that has changed counts now")
+        }
+        Some(Reply::Reloaded(restart)) => {
+            let keys = restart.join(", ");
+            line(out, &format!("read again; what has changed under {keys} counts after a restart"))
+        }
+        Some(other) => Err(unexpected(other)),
+    }
+}
+
+fn run(config: Config, path: std::path::PathBuf) -> Result<(), Failure> {
     let has_identity = config.identity_dir.join(format!("{}.pem", config.name)).exists();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(BLOCKING_THREADS_MAX)
         .build()
         .map_err(|error| failure(exit::EX_IOERR, error))?;
-    runtime.block_on(service::run(config)).map_err(|error| {
+    runtime.block_on(service::run(config, path)).map_err(|error| {
         let code = match &error {
             RunError::Spool(_)
             | RunError::Secret { .. }

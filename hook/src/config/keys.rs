@@ -5,6 +5,7 @@ use gantry_config::METRICS;
 /// Each table, as the documentation names it, with its keys.
 pub const KEYS: &[(&str, &[&str])] = &[
     ("hook.toml", TOP),
+    ("[[worker]]", WORKER),
     ("[[mailbox]]", MAILBOX),
     ("[mailbox.originated]", ORIGINATED),
     ("intake type smtp", SMTP_INTAKE),
@@ -29,6 +30,8 @@ pub(super) const TOP: &[&str] = &[
     "listen",
     "advertise",
     "policy",
+    "policy_also",
+    "worker",
     "mailbox",
     "reservation",
     "limits",
@@ -38,6 +41,8 @@ pub(super) const TOP: &[&str] = &[
     "history",
     "metrics",
 ];
+
+pub(super) const WORKER: &[&str] = &["address", "name"];
 
 pub(super) const MAILBOX: &[&str] = &[
     "name",

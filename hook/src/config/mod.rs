@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use gantry_config::{ConfigError, Document, Endpoint, Network};
+use gantry_link::NameMask;
 use gantry_protocol::id::Digest;
 use gantry_protocol::limits;
 use gantry_protocol::pool::{OriginatedAllowed, RejectLate};
@@ -40,6 +41,10 @@ pub struct Config {
     pub advertise: Option<Endpoint>,
     /// Stands for the policy that workers must have; the built-in one unless the file says otherwise.
     pub policy: Digest,
+    /// A second one that they may have while the first is being rolled out.
+    pub policy_also: Option<Digest>,
+    /// Workers that this host dials, since they cannot reach it.
+    pub workers: Vec<DialledWorker>,
     /// At least one.
     pub mailboxes: Vec<Mailbox>,
     pub reservation: Reservation,
@@ -52,6 +57,15 @@ pub struct Config {
     pub history_bytes_max: u64,
     /// The address on which metrics are shown, if they are.
     pub metrics: Option<SocketAddr>,
+}
+
+/// A worker that is dialled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DialledWorker {
+    /// Where it listens (UDP).
+    pub address: Endpoint,
+    /// The name, or a mask for it, that its certificate must have.
+    pub name: NameMask,
 }
 
 /// A named way in with its way out.
@@ -322,6 +336,26 @@ impl Config {
     pub fn load(path: &Path) -> Result<Self, Vec<ConfigError>> {
         let document = Document::load(path).map_err(|error| vec![error])?;
         document.resolve(read::config)
+    }
+
+    /// Which keys of `newer` differ and count only after the hook was started anew: ports, folders, mailboxes, and what workers were
+    /// told when they linked.
+    pub fn needs_restart(&self, newer: &Self) -> Vec<String> {
+        let changed = [
+            ("name", self.name != newer.name),
+            ("spool", self.spool != newer.spool),
+            ("identity", self.identity_dir != newer.identity_dir),
+            ("listen", self.listen != newer.listen),
+            ("mailbox", self.mailboxes != newer.mailboxes),
+            ("reservation", self.reservation != newer.reservation),
+            ("limits", self.limits != newer.limits),
+            ("quarantine", self.quarantine != newer.quarantine),
+            ("held", self.held != newer.held),
+            ("log", self.log != newer.log),
+            ("history", self.history_bytes_max != newer.history_bytes_max),
+            ("metrics", self.metrics != newer.metrics),
+        ];
+        changed.into_iter().filter(|(_, is)| *is).map(|(key, _)| key.to_owned()).collect()
     }
 
     /// As [`Config::load`], for text that would stand in the file `path`.

@@ -12,7 +12,9 @@ use gantry_protocol::policy::BUILT_IN;
 
 use super::mailbox::mailbox;
 use super::policy::digest;
-use super::{Config, Intake, Limits, Mailbox, Release, Reservation, keys, retention};
+use super::{
+    Config, DialledWorker, Intake, Limits, Mailbox, Release, Reservation, keys, retention,
+};
 use crate::journal;
 use crate::spool::CONTROL_SOCKET;
 
@@ -48,6 +50,12 @@ pub(super) fn config(top: &Table<'_>) -> Option<Config> {
     let advertise = top.value("advertise").and_then(|value| value.endpoint());
     let policy = top.value("policy").map_or(Some(BUILT_IN), |value| digest(&value));
 
+    let policy_also = top.value("policy_also").and_then(|value| digest(&value));
+    if policy_also.is_some() && policy_also == policy {
+        let remedy = "remove it, or write the former policy while the new one is being rolled out";
+        top.wrong("policy_also", "it is the same as policy", remedy);
+    }
+    let workers = workers(top);
     let reservation = top.value("reservation").and_then(|value| value.table());
     let reservation =
         reservation.map_or_else(Reservation::default, |table| self::reservation(&table));
@@ -73,6 +81,8 @@ pub(super) fn config(top: &Table<'_>) -> Option<Config> {
         listen: listen?,
         advertise,
         policy: policy?,
+        policy_also,
+        workers: workers?,
         mailboxes: read.into_iter().map(|(_, mailbox)| mailbox).collect::<Option<_>>()?,
         reservation,
         limits,
@@ -82,6 +92,28 @@ pub(super) fn config(top: &Table<'_>) -> Option<Config> {
         history_bytes_max,
         metrics,
     })
+}
+
+fn workers(top: &Table<'_>) -> Option<Vec<DialledWorker>> {
+    let tables = top.tables("worker", 0..=limits::GRABBERS_MAX);
+    let mut workers: Vec<Option<DialledWorker>> = Vec::new();
+    for table in &tables {
+        table.allow(keys::WORKER);
+        let remedy = "write where the worker listens, such as address = \"pc-1.example.com:4734\"";
+        let address = table.required("address", remedy).and_then(|value| value.endpoint());
+        let remedy = "write the worker's name, such as name = \"pc-1\", or a mask such as \"pc-*\"";
+        let name = table.required("name", remedy);
+        let name = name.and_then(|value| value.parsed(|text: &str| text.parse(), remedy));
+        let worker = address.zip(name).map(|(address, name)| DialledWorker { address, name });
+        let same = |before: &DialledWorker| {
+            worker.as_ref().is_some_and(|worker| worker.address == before.address)
+        };
+        if workers.iter().flatten().any(same) {
+            table.wrong("address", "another [[worker]] has this address", "remove one of them");
+        }
+        workers.push(worker);
+    }
+    workers.into_iter().collect()
 }
 
 /// The spool's folder, in which the sockets of the commands have room.

@@ -144,6 +144,8 @@ fn every_key_reaches_its_place() {
     let text = "name = 'mx1'\nspool = '/var/spool/gantry'\nidentity = 'keys'\nlisten = '[::]:4733'\nlog = 'json'\n\
         advertise = 'mx1.example.com:4733'\n\
         policy = 'abababababababababababababababababababababababababababababababab'\n\
+        policy_also = 'cdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcd'\n\
+        worker = [{ address = 'pc-1.example.com:4734', name = 'pc-*' }]\n\
         [reservation]\nbeat = '100ms'\nbeat_idle = '1s'\ntime_max = '10m'\nsilence_max = '5m'\nattempts_max = 4\n\
         returns_max = 50\n\
         [limits]\nupstream_memory_max = '5MiB'\nupstream_disk_max = '6GiB'\nspool_max = '7GiB'\nspool_free_min = '8MiB'\n\
@@ -181,6 +183,10 @@ fn every_key_reaches_its_place() {
     assert_eq!(config.identity_dir, std::env::current_dir().unwrap().join("keys"));
     assert_eq!(config.advertise.unwrap().to_string(), "mx1.example.com:4733");
     assert_eq!(config.policy, Digest([0xab; 32]));
+    assert_eq!(config.policy_also, Some(Digest([0xcd; 32])));
+    let worker = &config.workers[0];
+    let said = (worker.address.to_string(), worker.name.to_string());
+    assert_eq!(said, ("pc-1.example.com:4734".to_owned(), "pc-*".to_owned()));
     let reservation = config.reservation;
     assert_eq!((reservation.beat, reservation.beat_idle), (Duration::from_millis(100), seconds(1)));
     assert_eq!((reservation.time_max, reservation.silence_max), (seconds(600), seconds(300)));

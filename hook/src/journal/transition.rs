@@ -180,9 +180,10 @@ impl<'a> Transition<'a> {
                 change: Some(("", GONE)),
                 ..host("corrupted").level(Level::Error).detail(reason)
             },
-            Event::Linked { .. } | Event::LinkLost { .. } | Event::Misbehaved { .. } => {
-                return None;
-            }
+            Event::Linked { .. }
+            | Event::LinkLost { .. }
+            | Event::Misbehaved { .. }
+            | Event::Rests { .. } => return None,
         })
     }
 }
@@ -205,6 +206,9 @@ pub(super) fn log_link(event: &Event) {
         Event::LinkLost { grabber } => tracing::info!(worker = grabber, "link lost"),
         Event::Misbehaved { grabber, reason } => {
             tracing::warn!(worker = grabber, reason, "misbehaved");
+        }
+        Event::Rests { grabber, reason } => {
+            tracing::warn!(worker = grabber, reason, "a worker rests");
         }
         _ => {}
     }

@@ -1,11 +1,13 @@
 //! What can happen to the service: the only thing its loop waits for.
 
+use gantry_config::ConfigError;
 use gantry_link::{HostReservationStream, Incoming};
 use gantry_protocol::frame::{WorkerControl, WorkerReservation};
 use gantry_protocol::id::{Fence, MessageId, Session, Token};
 use gantry_protocol::pool::{Assigned, RecipientResult, Stored, StoredLog};
 
 use crate::admin::Asked;
+use crate::config::Config;
 use crate::intake::IntakeEvent;
 
 /// Actions on their way to the loop before their senders wait. Every link, stream and store has at most one under
@@ -15,10 +17,18 @@ pub(super) const ACTIONS_MAX: usize = 1_024;
 /// Names a reservation's stream: what arrives on it counts only for this session and fence.
 pub(super) type StreamKey = (Session, MessageId, Fence);
 
+/// What reading the configuration gave, and who asked for it.
+pub(super) struct Reloaded {
+    pub(super) read: Result<Config, Vec<ConfigError>>,
+    pub(super) asked: Option<Asked>,
+}
+
 pub(super) enum Action {
     Intake(IntakeEvent),
     Incoming(Box<Incoming>),
     Control(Session, Box<WorkerControl>),
+    /// A worker did on its link what no worker does.
+    Misbehaved(Session, String),
     LinkLost(Session, String),
     Assigned(StreamKey, Assigned),
     /// A worker opened a stream to go on with a reservation of an earlier session.
@@ -47,6 +57,8 @@ pub(super) enum Action {
     Housekeeping,
     /// SIGHUP.
     Hangup,
+    /// The configuration was read again, for whoever asked.
+    Reloaded(Box<Reloaded>),
     /// SIGTERM or SIGINT.
     Stop,
 }

@@ -92,6 +92,7 @@ impl<D: Disk> Service<D> {
             needs: mailbox.needs.clone(),
             spool: Arc::clone(&self.spool),
             connection: linked.connection.clone(),
+            pace: linked.pace.clone(),
             queue,
             actions: self.actions.clone(),
         }));

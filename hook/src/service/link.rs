@@ -13,8 +13,12 @@ use gantry_protocol::id::{MessageId, Session};
 use gantry_protocol::pool::{Assigned, Assignment};
 use gantry_protocol::time::millis;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use super::action::{Action, StreamKey};
+use super::pace::{
+    CONTROL_PER_SECOND, Pace, RESERVATION_PER_SECOND, RESERVATIONS_PER_SECOND, SharedPace,
+};
 use crate::disk::Disk;
 use crate::spool::{Body, Header, Spool, SpoolError};
 
@@ -47,13 +51,14 @@ pub(super) fn spawn(
     session: Session,
     link: gantry_link::HostLink,
     actions: mpsc::Sender<Action>,
-) -> (HostConnection, mpsc::Sender<ControlOut>) {
+) -> (HostConnection, mpsc::Sender<ControlOut>, SharedPace) {
     let gantry_link::HostLink { sender, receiver, connection } = link;
     let (out, queue) = mpsc::channel(CONTROL_QUEUE_MAX);
     tokio::spawn(write_control(sender, connection.clone(), queue));
-    tokio::spawn(accept_resumes(session, connection.clone(), actions.clone()));
+    let pace = SharedPace::new(RESERVATIONS_PER_SECOND);
+    tokio::spawn(accept_resumes(session, connection.clone(), pace.clone(), actions.clone()));
     tokio::spawn(read_control(session, receiver, connection.clone(), actions));
-    (connection, out)
+    (connection, out, pace)
 }
 
 async fn read_control(
@@ -62,8 +67,15 @@ async fn read_control(
     connection: HostConnection,
     actions: mpsc::Sender<Action>,
 ) {
+    let mut pace = Pace::new(CONTROL_PER_SECOND, Instant::now());
     let reason = loop {
         match receiver.recv().await {
+            Ok(Some(_)) if !pace.keep().await => {
+                let text =
+                    format!("more than {CONTROL_PER_SECOND} control frames a second, for long");
+                let _ = actions.send(Action::Misbehaved(session, text.clone())).await;
+                break text;
+            }
             Ok(Some(frame)) => {
                 if actions.send(Action::Control(session, Box::new(frame))).await.is_err() {
                     return;
@@ -76,6 +88,7 @@ async fn read_control(
             Err(error) => {
                 if error.is_misbehaviour() {
                     connection.close(CloseCode::Misbehaved, &error.to_string());
+                    let _ = actions.send(Action::Misbehaved(session, error.to_string())).await;
                 }
                 break error.to_string();
             }
@@ -114,9 +127,11 @@ async fn write_control(
 async fn accept_resumes(
     session: Session,
     connection: HostConnection,
+    pace: SharedPace,
     actions: mpsc::Sender<Action>,
 ) {
     while let Ok((sender, mut receiver)) = connection.accept_resume().await {
+        pace.keep().await;
         let (actions, connection) = (actions.clone(), connection.clone());
         tokio::spawn(async move {
             match receiver.recv().await {
@@ -144,12 +159,14 @@ pub(super) struct Sending<D: Disk> {
     pub(super) spool: Arc<Spool<D>>,
     pub(super) connection: HostConnection,
     pub(super) queue: mpsc::Receiver<StreamOut>,
+    pub(super) pace: SharedPace,
     pub(super) actions: mpsc::Sender<Action>,
 }
 
 /// Reads the header, opens the stream, sends assignment and body, then moves frames until the reservation is over.
 pub(super) async fn send_assignment<D: Disk>(sending: Sending<D>) {
-    let Sending { assignment, mailbox, needs, spool, connection, mut queue, actions } = sending;
+    let Sending { assignment, mailbox, needs, spool, connection, mut queue, pace, actions } =
+        sending;
     let id = assignment.message;
     let key = (assignment.session, id, assignment.fence);
     let Opened { header, first, body } = match spool.ask(id, read_message).await {
@@ -189,7 +206,7 @@ pub(super) async fn send_assignment<D: Disk>(sending: Sending<D>) {
         return;
     }
     // The worker may give the message back before it has read all of it, so both directions run at once.
-    let reading = read_frames(key, receiver, connection.clone(), actions.clone());
+    let reading = read_frames(key, receiver, connection.clone(), pace, actions.clone());
     let writing = async {
         sender.send(&frame).await?;
         let sent = tokio::select! {
@@ -239,10 +256,11 @@ pub(super) async fn go_on(
     stream: HostReservationStream,
     mut queue: mpsc::Receiver<StreamOut>,
     connection: HostConnection,
+    pace: SharedPace,
     actions: mpsc::Sender<Action>,
 ) {
     let (mut sender, receiver) = stream;
-    let reading = read_frames(key, receiver, connection, actions.clone());
+    let reading = read_frames(key, receiver, connection, pace, actions.clone());
     let (written, ()) = tokio::join!(write_frames(&mut sender, &mut queue), reading);
     finish(key, written, &actions).await;
 }
@@ -274,11 +292,26 @@ async fn read_frames(
     key: StreamKey,
     mut receiver: gantry_link::FrameReceiver<WorkerReservation>,
     connection: HostConnection,
+    link_pace: SharedPace,
     actions: mpsc::Sender<Action>,
 ) {
     let mut answered = false;
+    let mut pace = Pace::new(RESERVATION_PER_SECOND, Instant::now());
     loop {
-        match receiver.recv().await {
+        let received = receiver.recv().await;
+        link_pace.keep().await;
+        let problem = match received {
+            Ok(Some(_)) if answered => Some("a frame after the verdict or return".to_owned()),
+            Ok(Some(_)) if !pace.keep().await => Some(format!(
+                "more than {RESERVATION_PER_SECOND} frames a second about one message, for long"
+            )),
+            _ => None,
+        };
+        if let Some(text) = problem {
+            let _ = actions.send(Action::Misbehaved(key.0, text)).await;
+            return;
+        }
+        match received {
             Ok(Some(frame)) => {
                 answered |=
                     matches!(frame, WorkerReservation::Verdict(_) | WorkerReservation::Return(_));
@@ -296,6 +329,7 @@ async fn read_frames(
             Err(error) => {
                 if error.is_misbehaviour() {
                     connection.close(CloseCode::Misbehaved, &error.to_string());
+                    let _ = actions.send(Action::Misbehaved(key.0, error.to_string())).await;
                 }
                 let _ = actions.send(Action::StreamLost(key, error.to_string())).await;
                 return;

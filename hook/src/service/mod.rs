@@ -5,17 +5,21 @@
 
 mod action;
 pub(crate) mod certificates;
+mod dial;
 mod drain;
 mod effects;
 mod link;
 mod member;
 mod metrics;
 mod operate;
+mod pace;
+mod reload;
 mod retention;
 mod start;
 mod ways;
 
 use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,6 +35,7 @@ pub use start::{RunError, pool_of, run, spool_options};
 
 use crate::admin::{self, Asked, Orders};
 use crate::audit::Audit;
+use crate::config::Config;
 use crate::disk::Disk;
 use crate::intake::{Admission, Clock, Gate, IntakeEvent};
 use crate::journal::Journal;
@@ -38,8 +43,10 @@ use crate::release::{TraceKey, Way};
 use crate::spool::{Spool, SpoolError};
 use action::{Action, StreamKey};
 use certificates::Certificates;
+use dial::Dialling;
 use link::{ControlOut, StreamOut};
 use operate::{Decision, outcome_of};
+use pace::SharedPace;
 
 /// How long a draining hook waits for what is being stored and released.
 const DRAIN_MAX: Duration = Duration::from_secs(30);
@@ -55,6 +62,10 @@ struct Service<D: Disk> {
     spool: Arc<Spool<D>>,
     gate: Gate,
     server: Server,
+    dialling: Dialling,
+    /// As last read, and from where.
+    config: Config,
+    config_path: PathBuf,
     trace: Arc<TraceKey>,
     mailboxes: Vec<Mailbox>,
     links: HashMap<Session, Linked>,
@@ -95,6 +106,8 @@ struct Mailbox {
 struct Linked {
     connection: HostConnection,
     control: mpsc::Sender<ControlOut>,
+    /// Of all its reservations together.
+    pace: SharedPace,
     /// What had arrived when it was last looked at.
     frames_arrived: u64,
 }
@@ -148,6 +161,7 @@ impl<D: Disk> Service<D> {
             Action::Intake(event) => self.on_intake(event),
             Action::Incoming(incoming) => self.on_incoming(*incoming),
             Action::Control(session, frame) => self.pool.handle_control(session, *frame, now),
+            Action::Misbehaved(session, reason) => self.pool.handle_misbehaved(session, &reason),
             Action::LinkLost(session, reason) => {
                 tracing::info!(session = session.0, reason, "link ended");
                 self.links.remove(&session);
@@ -186,12 +200,8 @@ impl<D: Disk> Service<D> {
             Action::Timeout => self.pool.handle_timeout(now),
             Action::Probed(tried) => self.on_probed(tried),
             Action::Housekeeping => self.on_housekeeping(),
-            Action::Hangup => {
-                tracing::info!(
-                    "told to read again: certificates and revocations; the rest needs a restart"
-                );
-                self.look_again();
-            }
+            Action::Hangup => self.reload(None),
+            Action::Reloaded(reloaded) => self.on_reloaded(*reloaded),
             Action::Stop => self.on_stop(),
         }
         self.perform_effects();
@@ -245,8 +255,9 @@ impl<D: Disk> Service<D> {
             software = hello.software,
             "link"
         );
-        let (connection, control) = link::spawn(session, link, self.actions.clone());
-        self.links.insert(session, Linked { connection, control, frames_arrived: 0 });
+        let (connection, control, pace) = link::spawn(session, link, self.actions.clone());
+        let linked = Linked { connection, control, pace, frames_arrived: 0 };
+        self.links.insert(session, linked);
         let peer = LinkPeer { name: identity.name, grants: identity.provides };
         self.pool.handle_link_up(session, peer, hello, self.clock.now());
     }
@@ -260,6 +271,7 @@ impl<D: Disk> Service<D> {
             stream,
             queue,
             linked.connection.clone(),
+            linked.pace.clone(),
             self.actions.clone(),
         ));
     }

@@ -46,10 +46,7 @@ impl<D: Disk> Service<D> {
             | Request::Delete { .. }
             | Request::Manage { .. }
             | Request::Drain { .. } => self.begin(asked),
-            Request::Reload => {
-                self.look_again();
-                answer(asked, Reply::Done);
-            }
+            Request::Reload => self.reload(Some(asked)),
         }
     }
 
@@ -358,6 +355,6 @@ fn last_decision(history: &History, id: MessageId) -> Option<String> {
 }
 
 /// An asker that has gone wants no answer.
-fn answer(asked: Asked, reply: Reply) {
+pub(super) fn answer(asked: Asked, reply: Reply) {
     let _ = asked.reply.send(reply);
 }

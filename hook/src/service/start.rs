@@ -22,6 +22,7 @@ use tokio::time::Instant;
 
 use super::action::ACTIONS_MAX;
 use super::certificates::Certificates;
+use super::dial::Dialling;
 use super::ways::{self, Ways};
 use super::{Inputs, Service, member, retention};
 use crate::admin::{self, AdminError, Orders};
@@ -72,11 +73,11 @@ pub enum RunError {
     SpoolPanicked { root: PathBuf, source: JoinError },
 }
 
-/// Runs the hook until it is told to stop.
+/// Runs the hook until it is told to stop. `config_path` is where `config` was read, and is read again when the hook is told to.
 ///
 /// # Errors
 /// What keeps it from starting. Once it runs, faults are logged and mail is answered accordingly.
-pub async fn run(config: Config) -> Result<(), RunError> {
+pub async fn run(config: Config, config_path: PathBuf) -> Result<(), RunError> {
     let clock = Clock::start();
     let authority = open_authority(&config)?;
     let identity = NodeIdentity::open(
@@ -113,7 +114,7 @@ pub async fn run(config: Config) -> Result<(), RunError> {
         hangups: gantry_daemon::signals::hangups().map_err(RunError::Signals)?,
         housekeeping: tokio::time::interval(HOUSEKEEPING),
     };
-    let folder = config.identity_dir;
+    let folder = config.identity_dir.clone();
     let certificates = Certificates::new(
         folder.clone(),
         authority.clone(),
@@ -129,9 +130,14 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     tokio::spawn(retention::watch_room(Arc::clone(&spool), Arc::clone(&audit)));
     let rules = [(Aside::Quarantined, config.quarantine), (Aside::Held, config.held)];
     tokio::spawn(retention::sweep(Arc::clone(&spool), rules, requests.clone()));
+    let mut dialling = Dialling::default();
+    dialling.set(&server.dialler(), &config.workers);
     let service = Service {
         certificates,
-        name: config.name,
+        dialling,
+        config: config.clone(),
+        config_path,
+        name: config.name.clone(),
         pool,
         clock,
         spool,
@@ -287,6 +293,7 @@ fn pool_config(config: &Config) -> pool::Config {
         silence_max: reservation.silence_max,
         attempts_max: reservation.attempts_max,
         returns_max: reservation.returns_max,
+        policy_also: config.policy_also,
         ..pool::Config::new(config.name.clone(), config.policy, mailboxes)
     }
 }

@@ -8,13 +8,13 @@ use rustls::pki_types::CertificateDer;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
+use crate::accept::{GREETING_TIME_MAX, said_nothing};
 use crate::authority::{Authority, AuthorityError};
 use crate::certificate::PublicKey;
 use crate::identity::Identity;
 use crate::join::{Answer, REQUEST_BYTES_MAX, Request};
 use crate::link::Closed;
 use crate::refusal::{CloseCode, Refusal};
-use crate::server::{GREETING_TIME_MAX, said_nothing};
 use crate::transport;
 use crate::trust::{LIST_BYTES_MAX, Trust, TrustError};
 

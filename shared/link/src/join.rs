@@ -5,9 +5,11 @@
 //! prove it has, and verifies the host by the fingerprint in its token. A node of the cluster shows its certificate as on a
 //! link. One stream: request, answer. The host's side is [`crate::desk`].
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
+use rcgen::KeyPair;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
@@ -20,13 +22,15 @@ use crate::link::{Closed, close};
 use crate::name::is_name;
 use crate::refusal::{CloseCode, Refusal, Span};
 use crate::token::{JoinToken, Secret, TokenError};
-use crate::transport::{self, ALPN_JOIN};
+use crate::transport::{self, ALPN_JOIN, worker_transport};
 use crate::trust::{self, Trust, TrustError, Trusted};
 
 /// Largest request: a secret and a name. A trust list comes on top.
 pub(crate) const REQUEST_BYTES_MAX: usize = 256;
 /// Largest answer: a certificate and a full trust list.
 const ANSWER_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// For one that dials a joining node, from its first packet on: a stranger must not keep the host out for long.
+const CALL_TIME_MAX: Duration = Duration::from_secs(5);
 /// From the first packet to the certificate, for each address.
 const TIME_MAX: Duration = Duration::from_secs(30);
 
@@ -75,6 +79,9 @@ pub enum JoinError {
         "join with the token: {folder} has the authority of another cluster; use a folder of its own"
     )]
     OtherAuthority { folder: String },
+    /// The address to wait at cannot be had.
+    #[error("wait for the host at {address}/udp: {source}")]
+    Listen { address: SocketAddr, source: std::io::Error },
     #[error("make a key: {0}")]
     Crypto(#[from] rcgen::Error),
     #[error("keep the new identity in {folder}: {source}")]
@@ -101,27 +108,59 @@ pub async fn join(
     role: Role,
     clock: &Clock,
 ) -> Result<NodeIdentity, JoinError> {
-    let token: JoinToken = token.parse()?;
-    check_token(&token, name, role, clock())?;
-    check_folder(&token, folder)?;
-    let key = certificate::new_key()?;
-    let private = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
-    let own = (certificate::bare_certificate(&key)?, private);
-    let request = Request::Join { secret: token.secret, name: name.to_owned() };
-    let trust = |chain: &[CertificateDer<'static>]| pinned(chain, &token, clock());
-    let (answer, authority) = ask(&token.host, &own, &request, trust).await?;
-    let granted = Granted::of(&token.host, answer)?;
-    let key = key.serialize_pem();
-    NodeIdentity::store_key(folder, name, &key)
-        .and_then(|()| NodeIdentity::store_authority(folder, &token.host))
-        .map_err(stored(folder))?;
-    match Trust::keep_first(&folder.join(trust::FILE), &granted.trust, &authority) {
-        Ok(()) => {}
-        Err(TrustError::Read(source)) => return Err(stored(folder)(source)),
-        Err(error) => return Err(JoinError::useless(&token.host, &error)),
-    }
-    NodeIdentity::store(folder, name, &granted.certificate).map_err(stored(folder))?;
-    Ok(NodeIdentity::open(folder, name, role, clock)?)
+    let joining = Joining::new(token, folder, name, role, clock)?;
+    let trust = |chain: &[CertificateDer<'static>]| pinned(chain, &joining.token, clock());
+    let answer = ask(&joining.token.host, &joining.own, &joining.request, trust).await?;
+    joining.store(answer, folder, name, role, clock)
+}
+
+/// As [`join()`], for a node that cannot reach the host: it waits at `listen` until the host dials it
+/// ([`crate::certify_at`]), for as long as the token is good. `ready` is told the address that was bound. Whoever else dials
+/// is hung up on, and is told nothing.
+///
+/// # Errors
+/// [`JoinError`].
+pub async fn join_called(
+    token: &str,
+    listen: SocketAddr,
+    ready: impl FnOnce(SocketAddr),
+    folder: &Path,
+    (name, role): (&str, Role),
+    clock: &Clock,
+) -> Result<NodeIdentity, JoinError> {
+    let joining = Joining::new(token, folder, name, role, clock)?;
+    let bound = |source| JoinError::Listen { address: listen, source };
+    let own = (vec![joining.own.0.clone()], joining.own.1.clone_key());
+    let config = transport::server_config(own, &[ALPN_JOIN], worker_transport());
+    let config = config.map_err(|error| bound(std::io::Error::other(error)))?;
+    let endpoint = quinn::Endpoint::server(config, listen).map_err(bound)?;
+    ready(endpoint.local_addr().map_err(bound)?);
+    let trust = |chain: &[CertificateDer<'static>]| pinned(chain, &joining.token, clock());
+    let left = Duration::from_secs(joining.token.expires.saturating_sub(clock()));
+    let called = async {
+        while let Some(incoming) = endpoint.accept().await {
+            let host = incoming.remote_address().to_string();
+            let exchanged = async {
+                let quic = incoming.accept().ok()?.await.ok()?;
+                Some(exchange(&quic, &host, &joining.request, &trust).await)
+            };
+            match timeout(CALL_TIME_MAX, exchanged).await {
+                Ok(Some(Ok(answer))) => return Ok(answer),
+                Ok(Some(Err(error @ JoinError::Refused { .. }))) => return Err(error),
+                Ok(Some(Err(error))) => tracing::warn!("{error}"),
+                Ok(None) | Err(_) => tracing::debug!(host, "no host of the token's cluster"),
+            }
+        }
+        let reason = "the port was closed".to_owned();
+        Err(JoinError::Unreachable { host: listen.to_string(), reason })
+    };
+    let answer = timeout(left, called)
+        .await
+        .unwrap_or_else(|_| Err(JoinError::Expired { ago: Span(0).to_string() }))?;
+    let joined = joining.store(answer, folder, name, role, clock);
+    // The host is to hear that its answer has arrived.
+    let _ = timeout(CALL_TIME_MAX, endpoint.wait_idle()).await;
+    joined
 }
 
 /// Renews a certificate at the host that has the authority, for the same key, and keeps the new one in `folder`. Links that
@@ -135,7 +174,30 @@ pub async fn renew(
     identity: &NodeIdentity,
     clock: &Clock,
 ) -> Result<NodeIdentity, JoinError> {
-    let granted = Granted::of(target, ask_as(identity, target, &Request::Renew, clock).await?)?;
+    let answer = ask_as(identity, target, &Request::Renew, clock).await?;
+    keep_renewed(target, folder, identity, answer, clock).await
+}
+
+/// [`renew`] over a connection that the host made.
+pub(crate) async fn renew_over(
+    quic: &quinn::Connection,
+    host: &str,
+    folder: &Path,
+    identity: &NodeIdentity,
+    clock: &Clock,
+) -> Result<NodeIdentity, JoinError> {
+    let answer = ask_over(quic, host, identity, &Request::Renew, clock).await?;
+    keep_renewed(host, folder, identity, answer, clock).await
+}
+
+async fn keep_renewed(
+    target: &str,
+    folder: &Path,
+    identity: &NodeIdentity,
+    answer: Answer,
+    clock: &Clock,
+) -> Result<NodeIdentity, JoinError> {
+    let granted = Granted::of(target, answer)?;
     keep_list(target, folder, &granted.trust).await?;
     // What does not count must not take the place of what does.
     let trust = load_trust(&folder.join(trust::FILE))?;
@@ -189,6 +251,30 @@ pub async fn exchange_trust(
         // Where that changes nothing, the first refusal says more.
         told.or(asked)?;
     }
+    newer_than(identity, &known, folder, clock)
+}
+
+/// Takes a host's trust list over a connection that the host made; ours it is not told, since it brings its desk for one question.
+pub(crate) async fn take_trust_over(
+    quic: &quinn::Connection,
+    host: &str,
+    folder: &Path,
+    identity: &NodeIdentity,
+    clock: &Clock,
+) -> Result<Option<NodeIdentity>, JoinError> {
+    let answer = ask_over(quic, host, identity, &Request::Trust, clock).await?;
+    let Answer::Trust { list } = answer else { return Err(strange(host)) };
+    keep_list(host, folder, &list).await?;
+    newer_than(identity, &load_trust(&folder.join(trust::FILE))?, folder, clock)
+}
+
+/// The identity with what its folder says, if that is newer.
+fn newer_than(
+    identity: &NodeIdentity,
+    known: &Trust,
+    folder: &Path,
+    clock: &Clock,
+) -> Result<Option<NodeIdentity>, JoinError> {
     if known.number() <= identity.trust.number() {
         return Ok(None);
     }
@@ -208,6 +294,55 @@ async fn keep_list(target: &str, folder: &Path, list: &str) -> Result<u64, JoinE
         Ok(number) => Ok(number),
         Err(TrustError::Read(source)) => Err(stored(folder)(source)),
         Err(error) => Err(JoinError::useless(target, &error)),
+    }
+}
+
+/// A node with a token, and the key that it has made.
+struct Joining {
+    token: JoinToken,
+    key: KeyPair,
+    own: (CertificateDer<'static>, PrivateKeyDer<'static>),
+    request: Request,
+}
+
+impl Joining {
+    fn new(
+        token: &str,
+        folder: &Path,
+        name: &str,
+        role: Role,
+        clock: &Clock,
+    ) -> Result<Self, JoinError> {
+        let token: JoinToken = token.parse()?;
+        check_token(&token, name, role, clock())?;
+        check_folder(&token, folder)?;
+        let key = certificate::new_key()?;
+        let private = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
+        let own = (certificate::bare_certificate(&key)?, private);
+        let request = Request::Join { secret: token.secret, name: name.to_owned() };
+        Ok(Self { token, key, own, request })
+    }
+
+    fn store(
+        &self,
+        (answer, authority): (Answer, CertificateDer<'static>),
+        folder: &Path,
+        name: &str,
+        role: Role,
+        clock: &Clock,
+    ) -> Result<NodeIdentity, JoinError> {
+        let host = &self.token.host;
+        let granted = Granted::of(host, answer)?;
+        NodeIdentity::store_key(folder, name, &self.key.serialize_pem())
+            .and_then(|()| NodeIdentity::store_authority(folder, host))
+            .map_err(stored(folder))?;
+        match Trust::keep_first(&folder.join(trust::FILE), &granted.trust, &authority) {
+            Ok(()) => {}
+            Err(TrustError::Read(source)) => return Err(stored(folder)(source)),
+            Err(error) => return Err(JoinError::useless(host, &error)),
+        }
+        NodeIdentity::store(folder, name, &granted.certificate).map_err(stored(folder))?;
+        Ok(NodeIdentity::open(folder, name, role, clock)?)
     }
 }
 
@@ -271,6 +406,23 @@ async fn ask_as(
         certificate::verify(chain, &identity.trust, Role::Hook, clock()).map(drop)
     };
     ask(target, &own, request, trust).await.map(|(answer, ())| answer)
+}
+
+/// As [`ask_as`], over a connection that the host made.
+async fn ask_over(
+    quic: &quinn::Connection,
+    host: &str,
+    identity: &NodeIdentity,
+    request: &Request,
+    clock: &Clock,
+) -> Result<Answer, JoinError> {
+    let trust = |chain: &[CertificateDer<'static>]| {
+        certificate::verify(chain, &identity.trust, Role::Hook, clock()).map(drop)
+    };
+    match timeout(TIME_MAX, exchange(quic, host, request, &trust)).await {
+        Ok(outcome) => outcome.map(|(answer, ())| answer),
+        Err(_) => Err(JoinError::useless(host, &"it does not answer")),
+    }
 }
 
 /// Asks whoever is there, for what proves itself.

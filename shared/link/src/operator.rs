@@ -101,7 +101,7 @@ pub struct OperatorConnection {
 /// first request.
 ///
 /// # Errors
-/// [`LinkError::Unreachable`] where nobody answers, [`LinkError::HostRefused`] where it is no host of the cluster.
+/// [`LinkError::Unreachable`] where nobody answers, [`LinkError::PeerRefused`] where it is no host of the cluster.
 pub async fn connect_operator(
     target: &str,
     identity: &NodeIdentity,
@@ -128,7 +128,7 @@ pub async fn connect_operator(
         let host = certificate::verify(&chain, &identity.trust, Role::Hook, now);
         let host = host.map_err(|refusal| {
             close(&quic, &refusal);
-            LinkError::HostRefused { target: target.to_owned(), refusal }
+            LinkError::PeerRefused { target: target.to_owned(), refusal }
         })?;
         let wire = Wire { quic, peer: Arc::new(host) };
         let (target, time_max) = (target.to_owned(), options.time_max);

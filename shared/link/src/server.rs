@@ -1,4 +1,5 @@
-//! The host's side: one UDP port, on which workers link and nodes join.
+//! The host's side: one UDP port, on which workers link and nodes join. Links to workers that it dials itself
+//! ([`Dialler`]) come out at the same place.
 
 use std::io;
 use std::net::SocketAddr;
@@ -6,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
-use gantry_protocol::frame::{Hello, WorkerControl};
+use gantry_protocol::frame::{Hello, HostControl, WorkerControl};
 use gantry_protocol::limits::{
     GRABBERS_MAX, NAME_BYTES_MAX, NEEDS_MAX, RESERVATIONS_PER_GRABBER_MAX, TEXT_BYTES_MAX, VERSIONS,
 };
@@ -14,24 +15,22 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::time::timeout;
 use tracing::{debug, info, warn};
 
+use crate::accept::{GREETING_TIME_MAX, GREETINGS_MAX, drive, said_nothing};
 use crate::authority::Authority;
 use crate::certificate;
 use crate::desk::{self, JoinDesk};
+use crate::dialler::Dialler;
 use crate::identity::{Clock, Identity, NodeIdentity, Role};
 use crate::link::{CONTROL_PRIORITY, Closed, HostConnection, HostLink, Wire, close};
+use crate::name::NameMask;
 use crate::operator::{OPERATORS_MAX, OperatorLink};
 use crate::refusal::{CloseCode, Refusal};
-use crate::stream::StreamError;
-use crate::transport::{self, ALPN_JOIN, ALPN_OPERATOR, TlsError};
+use crate::stream::{FrameReceiver, FrameSender, StreamError};
+use crate::transport::{
+    self, ALPN_JOIN, ALPN_LINK, ALPN_OPERATOR, Shown, TlsError, host_transport,
+};
 use crate::trust::{AuthorityState, Trust, TrustError};
 
-/// Connections that are between their first packet and their hello (or the end of a join) at once. Each costs a
-/// signature, so a flood of them must not fill the host.
-const GREETINGS_MAX: usize = 64;
-/// Beyond this many, a peer's address must be proved by a round trip before it costs anything.
-const GREETINGS_UNPROVED_MAX: usize = GREETINGS_MAX / 2;
-/// For the handshake, and again for the hello (or a joining node's request).
-pub(crate) const GREETING_TIME_MAX: Duration = Duration::from_secs(5);
 /// How long closing links are given to tell their peers.
 const SHUTDOWN_TIME_MAX: Duration = Duration::from_secs(1);
 
@@ -49,6 +48,7 @@ pub struct Server {
     local: SocketAddr,
     gate: Arc<Gate>,
     incoming: mpsc::Receiver<Incoming>,
+    sender: mpsc::Sender<Incoming>,
     driver: tokio::task::JoinHandle<()>,
 }
 
@@ -97,6 +97,7 @@ impl Server {
         options: ServerOptions,
     ) -> Result<Self, ServerError> {
         let config = host_config(identity)?;
+        let shown = Mutex::new(shown_by(identity));
         let bound = |source| ServerError::Bind { address: listen, source };
         let endpoint = quinn::Endpoint::server(config, listen).map_err(bound)?;
         let local = endpoint.local_addr().map_err(bound)?;
@@ -109,14 +110,25 @@ impl Server {
             places: Arc::new(Semaphore::new(GRABBERS_MAX)),
             operators: Arc::new(Semaphore::new(OPERATORS_MAX)),
             desk: JoinDesk::new(authority, identity.trust_path.clone()),
+            shown,
+            linked: Mutex::default(),
         });
-        let driver = tokio::spawn(drive(endpoint.clone(), Arc::clone(&gate), sender));
-        Ok(Self { endpoint, local, gate, incoming, driver })
+        let (greeting, given) = (Arc::clone(&gate), sender.clone());
+        let driver = tokio::spawn(drive(endpoint.clone(), move |quic| {
+            let (gate, sender) = (Arc::clone(&greeting), given.clone());
+            async move { greet(&quic, &gate, &sender).await }
+        }));
+        Ok(Self { endpoint, local, gate, incoming, sender, driver })
     }
 
     /// The address that was bound, with its port.
     pub fn local_addr(&self) -> SocketAddr {
         self.local
+    }
+
+    /// Dials workers, for a host that they cannot reach. Their links come out of [`Self::accept`].
+    pub fn dialler(&self) -> Dialler {
+        Dialler::new(Arc::clone(&self.gate), self.sender.clone())
     }
 
     /// The next thing that happened at the port; `None` after [`Self::shutdown`]. May be cancelled.
@@ -200,6 +212,7 @@ impl Server {
     /// Where TLS does not take it; the one in use stays.
     pub fn use_identity(&self, identity: &NodeIdentity) -> Result<(), TlsError> {
         self.endpoint.set_server_config(Some(host_config(identity)?));
+        *self.gate.shown.lock().unwrap_or_else(PoisonError::into_inner) = shown_by(identity);
         Ok(())
     }
 
@@ -207,6 +220,7 @@ impl Server {
     pub async fn shutdown(self, code: CloseCode, text: &str) {
         let refusal = Refusal::new(code, text);
         self.endpoint.close(refusal.code.number(), refusal.text.as_bytes());
+        self.gate.hang_up(&refusal);
         // Peers that do not answer are not waited for.
         let _ = timeout(SHUTDOWN_TIME_MAX, self.endpoint.wait_idle()).await;
     }
@@ -217,16 +231,22 @@ impl Drop for Server {
         let refusal = Refusal::new(CloseCode::ShuttingDown, "the host is shutting down");
         // A second close changes nothing.
         self.endpoint.close(refusal.code.number(), refusal.text.as_bytes());
+        self.gate.hang_up(&refusal);
         self.driver.abort();
     }
 }
 
 fn host_config(identity: &NodeIdentity) -> Result<quinn::ServerConfig, TlsError> {
-    // Its authority's certificate goes along, so that who joins can compare it with its token.
+    let alpns = [ALPN_LINK, ALPN_JOIN, ALPN_OPERATOR];
+    transport::server_config(shown_by(identity), &alpns, host_transport())
+}
+
+/// Its authority's certificate goes along, so that who joins can compare it with its token.
+pub(crate) fn shown_by(identity: &NodeIdentity) -> Shown {
     let authority = identity.trust.authority(identity.identity.authority);
     let authority = authority.map(|authority| authority.certificate.clone());
     let chain = [identity.certificate.clone()].into_iter().chain(authority).collect();
-    transport::server_config(chain, identity.key.clone_key())
+    (chain, identity.key.clone_key())
 }
 
 /// The newest version that a peer and we speak.
@@ -235,8 +255,8 @@ pub fn common_version(peer_min: u16, peer_max: u16) -> Option<u16> {
     (version >= peer_min.max(VERSIONS.0)).then_some(version)
 }
 
-/// What every greeting looks at.
-struct Gate {
+/// What every greeting looks at, whoever dialled.
+pub(crate) struct Gate {
     trust: RwLock<Trust>,
     trust_path: PathBuf,
     /// The list's file as last read.
@@ -246,7 +266,11 @@ struct Gate {
     places: Arc<Semaphore>,
     /// One for each operator's connection.
     operators: Arc<Semaphore>,
-    desk: JoinDesk,
+    pub(crate) desk: JoinDesk,
+    /// What is shown to those who are dialled.
+    pub(crate) shown: Mutex<Shown>,
+    /// Links that stand, for the dialler: a worker that is linked is not dialled.
+    linked: Mutex<Vec<(String, quinn::Connection)>>,
 }
 
 /// Changes when a file is replaced: time of its last change, and length.
@@ -273,58 +297,43 @@ impl Gate {
         certificate::verify(&chain, &self.trust(), role, now)
     }
 
+    /// Whether a worker has a link that stands.
+    pub(crate) fn is_linked(&self, expected: &NameMask) -> bool {
+        let linked = self.linked.lock().unwrap_or_else(PoisonError::into_inner);
+        linked.iter().any(|(name, quic)| quic.close_reason().is_none() && expected.covers(name))
+    }
+
+    fn note_linked(&self, wire: &Wire) {
+        let mut linked = self.linked.lock().unwrap_or_else(PoisonError::into_inner);
+        linked.retain(|(_, quic)| quic.close_reason().is_none());
+        linked.push((wire.peer.name.clone(), wire.quic.clone()));
+    }
+
+    /// Those that were dialled are not the port's, and do not end with it.
+    fn hang_up(&self, refusal: &Refusal) {
+        let linked = self.linked.lock().unwrap_or_else(PoisonError::into_inner);
+        linked.iter().for_each(|(_, quic)| close(quic, refusal));
+    }
+
     /// A node of the cluster, in whatever role.
-    fn verify_member(&self, quic: &quinn::Connection) -> Result<Identity, Refusal> {
+    pub(crate) fn verify_member(&self, quic: &quinn::Connection) -> Result<Identity, Refusal> {
         let chain = transport::peer_chain(quic);
         let now = (self.clock)();
         certificate::verify_any_role(&chain, &self.trust(), now)
     }
 }
 
-/// Takes connections; each is greeted by a task of its own, so that a slow one keeps nobody waiting.
-async fn drive(endpoint: quinn::Endpoint, gate: Arc<Gate>, sender: mpsc::Sender<Incoming>) {
-    let greetings = Arc::new(Semaphore::new(GREETINGS_MAX));
-    while let Some(incoming) = endpoint.accept().await {
-        let Ok(permit) = Arc::clone(&greetings).try_acquire_owned() else {
-            incoming.refuse();
-            continue;
-        };
-        let busy = GREETINGS_MAX - greetings.available_permits() > GREETINGS_UNPROVED_MAX;
-        if busy && !incoming.remote_address_validated() && incoming.may_retry() {
-            // It fails only where `may_retry` is false.
-            let _ = incoming.retry();
-            continue;
-        }
-        let (gate, sender) = (Arc::clone(&gate), sender.clone());
-        tokio::spawn(async move {
-            greet(incoming, &gate, &sender).await;
-            drop(permit);
-        });
-    }
-}
-
-/// One connection from its first packet to what [`Server::accept`] gives out.
-async fn greet(incoming: quinn::Incoming, gate: &Gate, sender: &mpsc::Sender<Incoming>) {
-    let remote = incoming.remote_address();
-    let connecting = async { incoming.accept()?.await };
-    let quic = match timeout(GREETING_TIME_MAX, connecting).await {
-        Ok(Ok(quic)) => quic,
-        Ok(Err(error)) => return debug!(%remote, "handshake failed: {error}"),
-        Err(_) => return debug!(%remote, "handshake took too long"),
-    };
-    let outcome = match transport::alpn(&quic).as_deref() {
-        Some(ALPN_JOIN) => {
-            match desk::serve(&quic, &gate.desk, || gate.verify_member(&quic)).await {
-                Ok(Some(identity)) => Ok(Incoming::Joined { remote, identity }),
-                Ok(None) => return debug!(%remote, "exchanged trust lists"),
-                Err(refusal) => Err(refusal),
-            }
-        }
-        Some(ALPN_OPERATOR) => operator(&quic, gate).map(Box::new).map(Incoming::Operator),
-        _ => {
-            let linked = timeout(GREETING_TIME_MAX, link(&quic, gate)).await;
-            linked.unwrap_or_else(|_| Err(said_nothing())).map(Box::new).map(Incoming::Link)
-        }
+/// One connection from its handshake to what [`Server::accept`] gives out.
+async fn greet(quic: &quinn::Connection, gate: &Gate, sender: &mpsc::Sender<Incoming>) {
+    let remote = quic.remote_address();
+    let outcome = match transport::alpn(quic).as_deref() {
+        Some(ALPN_JOIN) => match desk::serve(quic, &gate.desk, || gate.verify_member(quic)).await {
+            Ok(Some(identity)) => Ok(Incoming::Joined { remote, identity }),
+            Ok(None) => return debug!(%remote, "exchanged trust lists"),
+            Err(refusal) => Err(refusal),
+        },
+        Some(ALPN_OPERATOR) => operator(quic, gate).map(Box::new).map(Incoming::Operator),
+        _ => link(quic, gate, None).await.map(Box::new).map(Incoming::Link),
     };
     match outcome {
         Ok(incoming) => {
@@ -336,17 +345,11 @@ async fn greet(incoming: quinn::Incoming, gate: &Gate, sender: &mpsc::Sender<Inc
         }
         Err(refusal) => {
             warn!(%remote, "refused: {refusal}");
-            close(&quic, &refusal);
+            close(quic, &refusal);
             // A flood of refusals must not keep links waiting: what does not fit has been logged.
             let _ = sender.try_send(Incoming::Refused { remote, refusal });
         }
     }
-}
-
-/// For a peer that does not say in time what it must say first.
-pub(crate) fn said_nothing() -> Refusal {
-    let text = format!("nothing was said for {} seconds", GREETING_TIME_MAX.as_secs());
-    Refusal::new(CloseCode::Limit, text)
 }
 
 /// Verifies an operator; what is asked is read later.
@@ -360,24 +363,24 @@ fn operator(quic: &quinn::Connection, gate: &Gate) -> Result<OperatorLink, Refus
     Ok(OperatorLink::new(wire, place))
 }
 
-/// Verifies the peer, and only then reads its hello.
-async fn link(quic: &quinn::Connection, gate: &Gate) -> Result<Accepted, Refusal> {
+/// Verifies the peer, and only then reads its hello. One that was dialled must have a name that is `expected`.
+pub(crate) async fn link(
+    quic: &quinn::Connection,
+    gate: &Gate,
+    expected: Option<&NameMask>,
+) -> Result<Accepted, Refusal> {
     let identity = gate.verify(quic, Role::Worker)?;
+    if let Some(mask) = expected.filter(|mask| !mask.covers(&identity.name)) {
+        let text = format!("{mask} was looked for at this address, and {} is here", identity.name);
+        return Err(Refusal::new(CloseCode::NameMismatch, text));
+    }
     let place = Arc::clone(&gate.places).try_acquire_owned().map_err(|_| {
         let text = format!("{GRABBERS_MAX} workers are linked already, which is the most");
         Refusal::new(CloseCode::Limit, text)
     })?;
     let wire = Wire { quic: quic.clone(), peer: Arc::new(identity.clone()) };
-    let (sender, mut receiver) = wire.accept().await.map_err(|error| misbehaved(&error))?;
-    sender.set_priority(CONTROL_PRIORITY);
-    let hello = match receiver.recv().await {
-        Ok(Some(WorkerControl::Hello(hello))) => hello,
-        Ok(_) => {
-            let text = "the first frame was no hello";
-            return Err(Refusal::new(CloseCode::Misbehaved, text));
-        }
-        Err(error) => return Err(misbehaved(&error)),
-    };
+    let greeting = timeout(GREETING_TIME_MAX, read_hello(&wire)).await;
+    let (sender, receiver, hello) = greeting.unwrap_or_else(|_| Err(said_nothing()))?;
     let identity = certificate::check_name(identity, &hello.name)?;
     check_bounds(&hello)?;
     let Some(version) = common_version(hello.version_min, hello.version_max) else {
@@ -387,9 +390,23 @@ async fn link(quic: &quinn::Connection, gate: &Gate) -> Result<Accepted, Refusal
         );
         return Err(Refusal::new(CloseCode::NoCommonVersion, text));
     };
+    gate.note_linked(&wire);
     let connection = HostConnection { wire, _place: Arc::new(place) };
     let link = HostLink { sender, receiver, connection };
     Ok(Accepted { identity, hello, version, link })
+}
+
+/// The worker opens the control stream, whoever dialled, and its first frame is the hello.
+async fn read_hello(
+    wire: &Wire,
+) -> Result<(FrameSender<HostControl>, FrameReceiver<WorkerControl>, Hello), Refusal> {
+    let (sender, mut receiver) = wire.accept().await.map_err(|error| misbehaved(&error))?;
+    sender.set_priority(CONTROL_PRIORITY);
+    match receiver.recv().await {
+        Ok(Some(WorkerControl::Hello(hello))) => Ok((sender, receiver, hello)),
+        Ok(_) => Err(Refusal::new(CloseCode::Misbehaved, "the first frame was no hello")),
+        Err(error) => Err(misbehaved(&error)),
+    }
 }
 
 /// A hello's lists and texts against the protocol's bounds.

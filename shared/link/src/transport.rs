@@ -88,10 +88,15 @@ impl TlsError {
     }
 }
 
-/// TLS for the host: 1.3 alone, no resumption, no early data.
+/// The certificates that a side shows, its own first, and its key.
+pub(crate) type Shown = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
+
+/// TLS for the side that is dialled: 1.3 alone, no resumption, no early data. Which role it has in the protocol is told by
+/// `transport`.
 pub(crate) fn server_config(
-    chain: Vec<CertificateDer<'static>>,
-    key: PrivateKeyDer<'static>,
+    (chain, key): Shown,
+    alpns: &[&[u8]],
+    transport: TransportConfig,
 ) -> Result<quinn::ServerConfig, TlsError> {
     let provider = Arc::new(ring::default_provider());
     let possession = Arc::new(Possession { provider: Arc::clone(&provider) });
@@ -101,21 +106,22 @@ pub(crate) fn server_config(
         .with_client_cert_verifier(possession)
         .with_single_cert(chain, key)
         .map_err(TlsError::of)?;
-    tls.alpn_protocols = [ALPN_LINK, ALPN_JOIN, ALPN_OPERATOR].map(<[u8]>::to_vec).to_vec();
+    tls.alpn_protocols = alpns.iter().map(|alpn| alpn.to_vec()).collect();
     // Each link proves the certificate anew: a resumed session would outlive a revocation.
     tls.send_tls13_tickets = 0;
     tls.session_storage = Arc::new(NoServerSessionStorage {});
     tls.max_early_data_size = 0;
     let quic = QuicServerConfig::try_from(tls).map_err(TlsError::of)?;
     let mut config = quinn::ServerConfig::with_crypto(Arc::new(quic));
-    config.transport_config(Arc::new(host_transport()));
+    config.transport_config(Arc::new(transport));
     Ok(config)
 }
 
-/// TLS for a worker. `own` is `None` only in tests.
+/// TLS for the side that dials. `own` is `None` only in tests.
 pub(crate) fn client_config(
-    own: Option<(CertificateDer<'static>, PrivateKeyDer<'static>)>,
+    own: Option<Shown>,
     alpn: &[u8],
+    transport: TransportConfig,
 ) -> Result<quinn::ClientConfig, TlsError> {
     let provider = Arc::new(ring::default_provider());
     let possession = Arc::new(Possession { provider: Arc::clone(&provider) });
@@ -125,9 +131,7 @@ pub(crate) fn client_config(
         .dangerous()
         .with_custom_certificate_verifier(possession);
     let mut tls = match own {
-        Some((certificate, key)) => {
-            builder.with_client_auth_cert(vec![certificate], key).map_err(TlsError::of)?
-        }
+        Some((chain, key)) => builder.with_client_auth_cert(chain, key).map_err(TlsError::of)?,
         None => builder.with_no_client_auth(),
     };
     tls.alpn_protocols = vec![alpn.to_vec()];
@@ -135,7 +139,7 @@ pub(crate) fn client_config(
     tls.enable_early_data = false;
     let quic = QuicClientConfig::try_from(tls).map_err(TlsError::of)?;
     let mut config = quinn::ClientConfig::new(Arc::new(quic));
-    config.transport_config(Arc::new(worker_transport()));
+    config.transport_config(Arc::new(transport));
     Ok(config)
 }
 

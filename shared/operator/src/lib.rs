@@ -78,7 +78,7 @@ pub enum Request {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         reason: Option<String>,
     },
-    /// The revocation list has changed.
+    /// Read again what can change while the hook runs: revocations, certificates, policies, workers to dial.
     Reload,
 }
 
@@ -193,6 +193,8 @@ pub enum Reply {
     List(Vec<ListedMessage>),
     Show(Box<ShownMessage>),
     Done,
+    /// The configuration was read again; these keys have changed and count only after a restart.
+    Reloaded(Vec<String>),
     /// Nothing was changed, and why, with what to do about it.
     Refused(String),
 }

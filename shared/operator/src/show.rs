@@ -217,6 +217,7 @@ mod tests {
             incarnation: String::new(),
             provides: Vec::new(),
             readiness: "busy".to_owned(),
+            policy: String::new(),
             barred: None,
             ordered: None,
             silent: false,

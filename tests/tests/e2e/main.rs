@@ -7,10 +7,12 @@
     reason = "tests fail by panicking, and say what they skip"
 )]
 
+mod bad_worker;
 mod certificates;
 mod clamd;
 mod corpus;
 mod demo;
+mod dialling;
 mod drain;
 mod enrolment;
 mod faults;
@@ -19,6 +21,7 @@ mod observe;
 mod operation;
 mod operators;
 mod parts;
+mod policies;
 mod postfix;
 mod room;
 mod topologies;

@@ -15,6 +15,7 @@ pub const KEYS: &[(&str, &[&str])] = &[
 pub(super) const TOP: &[&str] = &[
     "name",
     "identity",
+    "listen",
     "scratch",
     "concurrency",
     "memory_max",
@@ -26,7 +27,7 @@ pub(super) const TOP: &[&str] = &[
     "metrics",
 ];
 
-pub(super) const HOST: &[&str] = &["address", "tier", "standby_after"];
+pub(super) const HOST: &[&str] = &["address", "name", "tier", "standby_after"];
 
 pub(super) const YARA: &[&str] = &[
     "name",

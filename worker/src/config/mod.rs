@@ -9,9 +9,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use gantry_config::{ConfigError, Document, Endpoint};
+use gantry_link::NameMask;
 use gantry_scanners::registry::ModuleConfig;
 
 pub use keys::KEYS;
+
+/// Hosts of one worker; each is a link with its own beats.
+pub const HOSTS_MAX: usize = 64;
 
 /// Everything that `worker.toml` says, defaults filled in and paths made absolute.
 #[derive(Clone, Debug)]
@@ -20,6 +24,8 @@ pub struct Config {
     pub remarks: Vec<String>,
     /// The worker's name in the cluster.
     pub name: String,
+    /// The UDP address at which hosts may dial this worker; `None` where none does.
+    pub listen: Option<SocketAddr>,
     /// The folder that holds the key and certificate: the file's own unless it says otherwise.
     pub identity_dir: PathBuf,
     /// At least one.
@@ -42,10 +48,13 @@ pub struct Config {
     pub metrics: Option<SocketAddr>,
 }
 
-/// A host to link to.
+/// A host to link to: one that is dialled, or those that may dial.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Host {
-    pub address: Endpoint,
+    /// Where this worker dials it; `None` where it only waits to be dialled.
+    pub address: Option<Endpoint>,
+    /// Which hosts may dial this worker, by the names in their certificates. With an address, the one host that is there.
+    pub name: Option<NameMask>,
     /// Tier 0 works always, higher ones when the lower are dead, not ready or too slow.
     pub tier: u8,
     /// In a higher tier: how long the oldest message may wait there before this worker helps the lower ones.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use gantry_config::{Table, Value};
 use gantry_daemon::log::{FORMATS, Format};
+use gantry_link::NameMask;
 use gantry_protocol::limits;
 use gantry_scanners::clamd::{ClamdAddress, ClamdConfig};
 use gantry_scanners::command::CommandConfig;
@@ -14,10 +15,8 @@ use gantry_scanners::unpack::Limits;
 use gantry_scanners::yara::YaraConfig;
 
 use super::command::command;
-use super::{Config, Host, keys};
+use super::{Config, HOSTS_MAX, Host, keys};
 
-/// Hosts of one worker; each is a link with its own beats.
-const HOSTS_MAX: usize = 64;
 /// Modules of one worker: each offers a need, and a hello carries no more of them.
 const MODULES_MAX: usize = limits::NEEDS_MAX;
 /// Patterns in one list of rules, and files that they match.
@@ -42,6 +41,7 @@ pub(super) fn config(top: &Table<'_>) -> Option<Config> {
     let name = top.required("name", "write the worker's name, such as name = \"pc-1\"");
     let name = name.and_then(|value| value.node_name());
     let identity_dir = top.or("identity", Some(top.folder()), |value| Some(value.path()));
+    let listen = top.value("listen").and_then(|value| value.listen());
     let scratch_dir = top.or("scratch", Some(std::env::temp_dir()), |value| Some(value.path()));
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     let concurrency = top.or("concurrency", processors, |value| {
@@ -79,6 +79,7 @@ pub(super) fn config(top: &Table<'_>) -> Option<Config> {
     Some(Config {
         remarks: remarks.collect(),
         name: name?,
+        listen,
         identity_dir: identity_dir?,
         scratch_dir: scratch_dir?,
         concurrency,
@@ -97,8 +98,8 @@ fn hosts(top: &Table<'_>) -> Option<Vec<Host>> {
     let mut hosts: Vec<Option<Host>> = Vec::new();
     for table in &tables {
         table.allow(keys::HOST);
-        let remedy = "write where its hook listens, such as address = \"mx1.example.com:4733\"";
-        let address = table.required("address", remedy).and_then(|value| value.endpoint());
+        let address = table.value("address").and_then(|value| value.endpoint());
+        let name = host_name(table, top.has("listen"));
         let tier = table.or("tier", 0, |value| value.integer(0..=9));
         let patience = table.value("standby_after");
         let standby_after = patience.and_then(|value| value.duration(SECOND..=STANDBY_AFTER_MAX));
@@ -106,17 +107,46 @@ fn hosts(top: &Table<'_>) -> Option<Vec<Host>> {
             let problem = "it is for standby alone, and tier 0 works always";
             table.wrong("standby_after", problem, "write tier = 1 too, or remove it");
         }
-        let host = address.map(|address| Host { address, tier, standby_after });
-        let taken = |before: &Option<Host>| match (before, &host) {
-            (Some(before), Some(host)) => before.address == host.address,
-            _ => false,
-        };
-        if hosts.iter().any(taken) {
-            table.wrong("address", "another [[host]] has this address", "remove one of them");
+        if !table.has("address") && !table.has("name") {
+            let remedy = "write where its hook listens, such as address = \"mx1.example.com:4733\"; or name = \"mx1\" \
+                          for a host that dials this worker";
+            table.wrong("address", "it is missing", remedy);
         }
-        hosts.push(host);
+        let same = |own: bool, other: bool, key: &'static str| {
+            if own && other {
+                let problem = format!("another [[host]] has this {key}");
+                table.wrong(key, problem, "remove one of them");
+            }
+        };
+        let of_others = |is: &dyn Fn(&Host) -> bool| hosts.iter().flatten().any(is);
+        same(address.is_some(), of_others(&|before| before.address == address), "address");
+        same(name.is_some(), of_others(&|before| before.name == name), "name");
+        let wrong =
+            (table.has("address") && address.is_none()) || (table.has("name") && name.is_none());
+        hosts.push((!wrong).then_some(Host { address, name, tier, standby_after }));
     }
     hosts.into_iter().collect()
+}
+
+/// Which hosts may dial, and under which name the one at `address` must be known.
+fn host_name(table: &Table<'_>, listens: bool) -> Option<NameMask> {
+    let remedy = "write the host's name, such as name = \"mx1\", or without an address a mask such as \"mx-*\"";
+    let mask: NameMask =
+        table.value("name")?.parsed(|text: &str| text.parse::<NameMask>(), remedy)?;
+    if table.has("address") && !gantry_link::is_name(&mask.to_string()) {
+        let problem = "with an address it stands for one host";
+        table.wrong("name", problem, "write its name without a *, or remove the address");
+        return None;
+    }
+    if !listens && !table.has("address") {
+        let problem = "no host can dial this worker: it listens nowhere";
+        table.wrong(
+            "name",
+            problem,
+            "write listen = \"0.0.0.0:4734\" at the top of the file, or an address here",
+        );
+    }
+    Some(mask)
 }
 
 #[derive(Clone, Copy)]

@@ -57,8 +57,9 @@ fn the_example_means_what_it_says() {
     let config = Config::load(&file).unwrap();
     assert_eq!(config.name, "pc-1");
     assert_eq!(config.identity_dir, folder.path());
-    let address = "127.0.0.1:4733".parse().unwrap();
-    assert_eq!(config.hosts, [Host { address, tier: 0, standby_after: None }]);
+    let address = Some("127.0.0.1:4733".parse().unwrap());
+    assert_eq!(config.hosts, [Host { address, name: None, tier: 0, standby_after: None }]);
+    assert_eq!(config.listen, None);
     let [ModuleConfig::Yara(yara), ModuleConfig::Clamd(clamd)] = config.modules.as_slice() else {
         panic!("{:?}", config.modules)
     };
@@ -98,9 +99,9 @@ fn a_clamd_is_found_by_each_form_of_its_address() {
 #[test]
 fn every_key_reaches_its_place() {
     let folder = folder();
-    let text = "name = 'pc-1'\nidentity = 'keys'\nscratch = 'tmp'\nconcurrency = 3\nmemory_max = '64MiB'\n\
+    let text = "name = 'pc-1'\nidentity = 'keys'\nlisten = '127.0.0.1:4734'\nscratch = 'tmp'\nconcurrency = 3\nmemory_max = '64MiB'\n\
                 drain_timeout = '5s'\npolicy = 'policy.toml'\nlog = 'json'\n\
-                [metrics]\nlisten = '[::]:9465'\nbeyond_loopback = true\n[[host]]\naddress = 'mx1:1'\ntier = 2\nstandby_after = '30s'\n\
+                [metrics]\nlisten = '[::]:9465'\nbeyond_loopback = true\n[[host]]\naddress = 'mx1:1'\nname = 'mx1'\ntier = 2\nstandby_after = '30s'\n\
                 [[module]]\nname = 'y'\ntype = 'yara'\nprovides = 'spam'\nrules = ['rules/a.yar']\nbundled = false\n\
                 concurrency = 4\nunpacked_max = '5MiB'\nratio_max = 6\nentries_max = 7\ndepth_max = 8\ntime_max = '9s'\n\
                 [[module]]\nname = 'c'\ntype = 'clamd'\nprovides = 'virus'\naddress = 'a:1'\nconnect_timeout = '1s'\n\
@@ -119,6 +120,8 @@ fn every_key_reaches_its_place() {
     assert_eq!(config.log, gantry_daemon::log::Format::Json);
     assert_eq!(config.metrics, Some("[::]:9465".parse().unwrap()));
     let host = &config.hosts[0];
+    assert_eq!(config.listen, Some("127.0.0.1:4734".parse().unwrap()));
+    assert_eq!(host.name.as_ref().map(ToString::to_string).as_deref(), Some("mx1"));
     assert_eq!((host.tier, host.standby_after), (2, Some(Duration::from_secs(30))));
     assert_eq!(config.policy, Some(folder.path().join("policy.toml")));
     let [ModuleConfig::Yara(yara), ModuleConfig::Clamd(clamd), ModuleConfig::Command(command)] =

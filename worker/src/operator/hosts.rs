@@ -77,17 +77,21 @@ impl Hosts {
         let folder = &config.identity_dir;
         let identity = NodeIdentity::open(folder, &config.name, Role::Operator, &system_clock());
         let identity = identity.map_err(|error| not_an_operator(&config.name, &error))?;
-        let host = |host: &crate::config::Host| Host {
-            address: host.address.to_string(),
+        // Hosts that dial cannot be dialled.
+        let addresses = config.hosts.iter().filter_map(|host| host.address.as_ref());
+        let host = |address: &gantry_config::Endpoint| Host {
+            address: address.to_string(),
             identity_dir: folder.clone(),
             name: None,
             connection: None,
         };
-        Ok(Self {
-            identity: Arc::new(identity),
-            identity_dir: folder.clone(),
-            hosts: config.hosts.iter().map(host).collect(),
-        })
+        let hosts: Vec<Host> = addresses.map(host).collect();
+        if hosts.is_empty() {
+            let text = "no [[host]] of the file has an address, so there is none to ask; write where its hook listens, such \
+                        as address = \"mx1.example.com:4733\", or ask with `gantry-hook status` on the host";
+            return Err(Failure { code: exit::EX_CONFIG, text: text.to_owned() });
+        }
+        Ok(Self { identity: Arc::new(identity), identity_dir: folder.clone(), hosts })
     }
 
     /// Connects, and keeps only the host of this name or address, where one is given.
@@ -214,7 +218,7 @@ impl Host {
         }
         let options = ConnectOptions { clock: system_clock(), time_max: ANSWER_TIME_MAX };
         let mut connected = connect_operator(&self.address, identity, &options).await;
-        if let Err(LinkError::HostRefused { refusal, .. }) = &connected
+        if let Err(LinkError::PeerRefused { refusal, .. }) = &connected
             && refusal.code == CloseCode::UnknownAuthority
         {
             // Perhaps it is of a newer authority, which its trust list then proves.
@@ -267,7 +271,7 @@ fn problem(error: LinkError) -> Problem {
             text: error.to_string(),
             remedy: "try again in a minute",
         },
-        LinkError::Refused { .. } | LinkError::HostRefused { .. } => Problem {
+        LinkError::Refused { .. } | LinkError::PeerRefused { .. } => Problem {
             code: exit::EX_NOPERM,
             text: error.to_string(),
             remedy: "join anew with a token for an operator where the certificate is at fault",

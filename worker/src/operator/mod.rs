@@ -247,6 +247,7 @@ fn to_json(answer: &Answer) -> Value {
         Ok(Reply::List(listed)) => ("messages", json!(listed)),
         Ok(Reply::Show(shown)) => ("message", json!(shown)),
         Ok(Reply::Done) => ("done", json!(true)),
+        Ok(Reply::Reloaded(restart)) => ("restart", json!(restart)),
         Ok(Reply::Refused(reason)) => ("error", json!(reason)),
         Err(problem) => ("error", json!(problem.sentence())),
     };

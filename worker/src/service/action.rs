@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use gantry_link::{LinkError, NodeIdentity};
+use gantry_link::{Call, LinkError, NodeIdentity, ReachedHost};
 use gantry_protocol::frame::{HostControl, HostReservation, Welcome};
 use gantry_protocol::grabber::Processed;
 use gantry_protocol::id::{Fence, MessageId};
@@ -23,6 +23,10 @@ pub(super) struct HostIndex(pub(super) usize);
 pub(super) type Key = (HostIndex, MessageId, Fence);
 
 pub(super) enum Action {
+    /// A host that was dialled is there.
+    Reached(HostIndex, Box<ReachedHost>),
+    /// A host has dialled this worker.
+    Called(Box<Call>),
     Linked(HostIndex, Box<(Welcome, Linked)>),
     /// A try to link came to nothing.
     NotLinked(HostIndex, LinkError),

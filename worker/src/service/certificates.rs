@@ -64,13 +64,15 @@ impl Service {
         self.certificates.looked = Instant::now();
         let count = self.hosts.len().max(1);
         let turn = self.certificates.turn;
-        let is_linked =
-            |index: &usize| self.hosts.get(*index).is_some_and(|host| host.linked.is_some());
+        let is_linked = |index: &usize| {
+            let host = self.hosts.get(*index);
+            host.is_some_and(|host| host.linked.is_some() && host.address.is_some())
+        };
         let next = (1..=count).map(|step| (turn + step) % count).find(is_linked);
         if let Some(index) = next {
             self.certificates.turn = index;
             self.look_after_certificates(HostIndex(index), u64::MAX);
-        } else {
+        } else if self.hosts.iter().all(|host| host.linked.is_none()) {
             self.certificates.trouble.get_or_insert_with(|| "no host is linked".to_owned());
         }
         self.remind();
@@ -78,7 +80,7 @@ impl Service {
 
     /// Where one side does not know the other's authority, perhaps one has not heard of the newer one.
     pub(super) fn look_after_refusal(&mut self, index: HostIndex, error: &LinkError) {
-        if let LinkError::Refused { refusal, .. } | LinkError::HostRefused { refusal, .. } = error
+        if let LinkError::Refused { refusal, .. } | LinkError::PeerRefused { refusal, .. } = error
             && refusal.code == CloseCode::UnknownAuthority
         {
             self.look_at(index, false);
@@ -92,6 +94,11 @@ impl Service {
         if self.identity.trust().number() < known.trust().number() {
             self.identity = known; // Overtaken by a newer answer.
             return;
+        }
+        if let Some(listener) = &self.listener
+            && let Err(error) = listener.use_identity(Arc::clone(&self.identity))
+        {
+            tracing::error!("show hosts the renewed certificate: {error}");
         }
         let renewed = self.identity.identity().serial != known.identity().serial;
         if renewed {
@@ -141,7 +148,10 @@ impl Service {
     /// Exchanges trust lists with a host, and then renews, where the host has no authority at the one that has it.
     fn look_at(&self, index: HostIndex, renews: bool) {
         let Some(host) = self.hosts.get(index.0) else { return };
-        let (address, folder) = (host.address.clone(), self.identity_dir.clone());
+        // One that only dials brings its desk.
+        let (Some(address), folder) = (host.address.clone(), self.identity_dir.clone()) else {
+            return;
+        };
         let (mut identity, actions) = (Arc::clone(&self.identity), self.actions.clone());
         let linked = host.linked.is_some();
         tokio::spawn(async move {

@@ -1,19 +1,12 @@
 //! Doing what the grabbers ask for.
 
-use std::sync::Arc;
-use std::time::Duration;
-
-use gantry_link::{ConnectOptions, LinkError};
 use gantry_protocol::frame::{WorkerControl, WorkerReservation};
 use gantry_protocol::grabber::{Effect, Event};
 use tokio::sync::mpsc;
 
-use super::Service;
-use super::action::{Action, HostIndex, Key};
+use super::action::{HostIndex, Key};
 use super::link::{self, STREAM_QUEUE_MAX, StreamOut};
-
-/// From the first packet to the welcome.
-const LINK_TIME_MAX: Duration = Duration::from_secs(5);
+use super::{Host, Service};
 
 impl Service {
     /// Everything that the last input caused, host by host.
@@ -36,58 +29,6 @@ impl Service {
                 }
             }
         }
-    }
-
-    /// Tries to link after a pause.
-    pub(super) fn dial(&mut self, index: HostIndex, pause: Duration) {
-        let Some(host) = self.hosts.get(index.0) else { return };
-        if self.drain_until.is_some() || host.linked.is_some() {
-            return;
-        }
-        self.last_link += 1;
-        let (number, actions, identity) =
-            (self.last_link, self.actions.clone(), Arc::clone(&self.identity));
-        if pause > Duration::ZERO {
-            tokio::spawn(async move {
-                tokio::time::sleep(pause).await;
-                let _ = actions.send(Action::Dial(index)).await;
-            });
-            return;
-        }
-        // The hello says what is held now; until the welcome nothing of it changes but by ending.
-        let (address, mut hello, scratch) =
-            (host.address.clone(), host.grabber.hello(), self.scratch.clone());
-        hello.revocations = identity.trust().number();
-        tokio::spawn(async move {
-            let options =
-                ConnectOptions { clock: gantry_link::system_clock(), time_max: LINK_TIME_MAX };
-            let action = match gantry_link::connect(&address, &identity, &hello, &options).await {
-                Ok((welcome, link)) => {
-                    let linked = link::spawn(index, number, link, scratch, actions.clone());
-                    Action::Linked(index, Box::new((welcome, linked)))
-                }
-                Err(error) => Action::NotLinked(index, error),
-            };
-            let _ = actions.send(action).await;
-        });
-    }
-
-    pub(super) fn dial_later(&mut self, index: HostIndex) {
-        let Some(host) = self.hosts.get_mut(index.0) else { return };
-        let pause = host.backoff.next_wait(fastrand::u64(..)).max(Duration::from_millis(1));
-        self.dial(index, pause);
-    }
-
-    /// The same sentence is said once, however often the try is made.
-    pub(super) fn on_not_linked(&mut self, index: HostIndex, error: &LinkError) {
-        let Some(host) = self.hosts.get_mut(index.0) else { return };
-        let text = error.to_string();
-        if host.last_refusal.as_ref() != Some(&text) {
-            tracing::warn!(host = host.address, "{text}");
-            host.last_refusal = Some(text);
-        }
-        self.look_after_refusal(index, error);
-        self.dial_later(index);
     }
 
     fn control(&mut self, index: HostIndex, frame: WorkerControl) {
@@ -140,7 +81,7 @@ impl Service {
     }
 
     fn log(&self, index: HostIndex, event: &Event) {
-        let address = self.hosts.get(index.0).map(|host| host.address.as_str()).unwrap_or_default();
+        let address = self.hosts.get(index.0).map(Host::label).unwrap_or_default();
         match event {
             Event::Linked { host, session } => {
                 tracing::info!(host, address, session = session.0, "linked")

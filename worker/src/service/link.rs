@@ -15,8 +15,10 @@ use gantry_protocol::frame::{
 };
 use gantry_scanners::api::Source;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use super::action::{Action, HostIndex, Key};
+use crate::pipeline::Pipeline;
 
 /// Control frames queued for one host: beats, profiles and wants of some seconds.
 const CONTROL_QUEUE_MAX: usize = 256;
@@ -31,6 +33,9 @@ pub(super) struct Linked {
     pub(super) control: mpsc::Sender<WorkerControl>,
     /// Rises with every link of the process, so that what a former link still says is known as such.
     pub(super) number: u64,
+    pub(super) since: Instant,
+    /// With the policy that the hello named: what is assigned on this link is processed by it.
+    pub(super) pipeline: Pipeline,
 }
 
 /// For a reservation's stream.
@@ -69,7 +74,7 @@ pub(super) fn spawn(
     host: HostIndex,
     number: u64,
     link: WorkerLink,
-    scratch: Scratch,
+    (scratch, pipeline): (Scratch, Pipeline),
     actions: mpsc::Sender<Action>,
 ) -> Linked {
     let WorkerLink { mut sender, receiver, connection } = link;
@@ -84,7 +89,7 @@ pub(super) fn spawn(
     });
     tokio::spawn(accept_reservations(host, number, connection.clone(), scratch, actions.clone()));
     tokio::spawn(read_control(host, number, receiver, connection.clone(), actions));
-    Linked { connection, control, number }
+    Linked { connection, control, number, since: Instant::now(), pipeline }
 }
 
 async fn read_control(

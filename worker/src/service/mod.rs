@@ -9,6 +9,7 @@ mod certificates;
 mod effects;
 mod figures;
 mod link;
+mod links;
 mod probe;
 mod start;
 
@@ -17,9 +18,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use gantry_link::{Backoff, NodeIdentity};
+use gantry_link::{Backoff, Call, Listener, NodeIdentity};
 use gantry_protocol::frame::{Assign, Backlog, Order, ReturnKind};
-use gantry_protocol::grabber::{Grabber, Processed};
+use gantry_protocol::grabber::{self, Grabber, Processed};
 use gantry_protocol::limits::SILENCE_DEFAULT;
 use gantry_protocol::monitor::Monitor;
 use gantry_protocol::profile::{ModuleProfile, Readiness};
@@ -30,6 +31,7 @@ use tokio::time::{Instant, Interval};
 
 pub use start::{RunError, run};
 
+use crate::config;
 use crate::pipeline::{Pipeline, Work};
 use crate::policy::Policy;
 use action::{Action, HostIndex, Key};
@@ -45,7 +47,18 @@ struct Service {
     identity: Arc<NodeIdentity>,
     identity_dir: PathBuf,
     certificates: Certificates,
+    /// Those that are dialled, and those that have dialled since the start.
     hosts: Vec<Host>,
+    /// The configuration's entries of hosts that may dial this worker.
+    callers: Vec<config::Host>,
+    /// For hosts that dial.
+    listener: Option<Listener>,
+    /// Desks that hosts have brought.
+    desks: u32,
+    /// What a new host's grabber begins with, but for tier and policy.
+    grabber: grabber::Config,
+    /// How the modules were when they were last asked.
+    readiness: Option<(Readiness, Vec<ModuleProfile>)>,
     pipeline: Pipeline,
     /// Messages processed at once, over all hosts.
     concurrency: u64,
@@ -66,10 +79,19 @@ struct Service {
 
 /// A host to serve.
 struct Host {
-    address: String,
+    /// Where it is dialled, if it is.
+    address: Option<String>,
+    /// The name that it must have, if the configuration says one.
+    expected: Option<String>,
+    /// The name in its certificate, once that is known.
+    name: Option<String>,
     grabber: Grabber,
     monitor: Monitor,
     linked: Option<Linked>,
+    /// A hello is under way.
+    greeting: bool,
+    /// A try to reach it is under way, or due after a pause.
+    dialling: bool,
     backoff: Backoff,
     /// What is said in the log once and not with every try.
     last_refusal: Option<String>,
@@ -86,6 +108,8 @@ struct Host {
 /// What the worker keeps of a reservation beside what its grabber knows.
 struct Held {
     assign: Arc<Assign>,
+    /// Of the link on which it was assigned.
+    pipeline: Pipeline,
     stream: Option<mpsc::Sender<StreamOut>>,
     arrived: Arrived,
     work: Option<Work>,
@@ -114,7 +138,7 @@ impl Service {
     /// Runs until a signal, and what was being processed is returned.
     async fn run(mut self, mut inputs: Inputs) {
         for index in 0..self.hosts.len() {
-            self.dial(HostIndex(index), Duration::ZERO);
+            self.dial(HostIndex(index));
         }
         while !self.is_over() {
             let action = self.select(&mut inputs).await;
@@ -128,7 +152,7 @@ impl Service {
     }
 
     /// The only wait. What has arrived comes before timers.
-    async fn select(&self, inputs: &mut Inputs) -> Action {
+    async fn select(&mut self, inputs: &mut Inputs) -> Action {
         let timeout = self.hosts.iter().filter_map(|host| host.grabber.next_timeout()).min();
         let timeout = timeout.map(|at| self.origin + at.since(Moment::default()));
         let busy = !self.held.is_empty();
@@ -137,6 +161,7 @@ impl Service {
             Some(()) = inputs.signals.recv() => Action::Stop,
             Some(action) = inputs.actions.recv() => action,
             Some(reply) = inputs.metrics.recv() => Action::Metrics(reply),
+            Some(call) = called(&mut self.listener) => Action::Called(Box::new(call)),
             () = until(timeout) => Action::Timeout,
             () = until(self.drain_until) => Action::Timeout,
             _ = inputs.progress.tick(), if busy => Action::Progress,
@@ -147,19 +172,11 @@ impl Service {
     fn apply(&mut self, action: Action) {
         let now = self.now();
         match action {
-            Action::Linked(index, linked) => {
-                let (welcome, linked) = *linked;
-                self.look_after_certificates(index, welcome.revocations);
-                let Some(host) = self.hosts.get_mut(index.0) else { return };
-                host.backoff.reset();
-                host.last_refusal = None;
-                host.linked = Some(linked);
-                host.monitor.handle_link_changed();
-                host.backlog = Backlog::default();
-                host.grabber.handle_linked(&welcome, now);
-            }
+            Action::Reached(index, reached) => self.on_reached(index, *reached),
+            Action::Called(call) => self.on_called(*call),
+            Action::Linked(index, linked) => self.on_linked(index, &linked.0, linked.1),
             Action::NotLinked(index, error) => self.on_not_linked(index, &error),
-            Action::Dial(index) => self.dial(index, Duration::ZERO),
+            Action::Dial(index) => self.dial(index),
             Action::LinkLost(index, number, reason) => self.on_link_lost(index, number, &reason),
             Action::Control(index, number, frame) => self.on_control(index, number, *frame),
             Action::Assigned(index, number, assigned) => self.on_assigned(index, number, *assigned),
@@ -206,24 +223,6 @@ impl Service {
         }
     }
 
-    fn on_link_lost(&mut self, index: HostIndex, number: u64, reason: &str) {
-        let now = self.now();
-        let Some(host) = self.hosts.get_mut(index.0) else { return };
-        if host.linked.as_ref().is_none_or(|linked| linked.number != number) {
-            return;
-        }
-        tracing::warn!(host = host.address, reason, "link lost");
-        host.linked = None;
-        host.monitor.handle_link_changed();
-        host.grabber.handle_link_lost(now);
-        for (key, held) in &mut self.held {
-            if key.0 == index {
-                held.stream = None;
-            }
-        }
-        self.dial_later(index);
-    }
-
     fn on_control(
         &mut self,
         index: HostIndex,
@@ -255,7 +254,7 @@ impl Service {
     fn on_order(&mut self, index: HostIndex, order: Order) {
         let now = self.now();
         let Some(host) = self.hosts.get_mut(index.0) else { return };
-        tracing::info!(host = host.address, ?order, "an operator's order");
+        tracing::info!(host = host.label(), ?order, "an operator's order");
         match order {
             Order::Ready => host.grabber.handle_order(None, now),
             Order::NotReady { reason } => host.grabber.handle_order(Some(reason), now),
@@ -268,9 +267,8 @@ impl Service {
     fn on_assigned(&mut self, index: HostIndex, number: u64, assigned: Assigned) {
         let now = self.now();
         let Some(host) = self.hosts.get_mut(index.0) else { return };
-        if host.linked.as_ref().is_none_or(|linked| linked.number != number) {
-            return;
-        }
+        let linked = host.linked.as_ref().filter(|linked| linked.number == number);
+        let Some(pipeline) = linked.map(|linked| linked.pipeline.clone()) else { return };
         let Assigned { assign, stream, arrived } = assigned;
         let key = (index, assign.message, assign.fence);
         host.grabber.handle_assigned(&assign, now);
@@ -279,15 +277,22 @@ impl Service {
             host.served_last = other == index.0;
         }
         let assign = Arc::new(assign);
-        let held =
-            Held { assign, stream: Some(stream), arrived, work: None, running: None, began: None };
+        let held = Held {
+            assign,
+            pipeline,
+            stream: Some(stream),
+            arrived,
+            work: None,
+            running: None,
+            began: None,
+        };
         self.held.insert(key, held);
     }
 
     fn on_received(&mut self, key: Key, source: gantry_scanners::api::Source) {
         let now = self.now();
-        let Some(assign) = self.held.get(&key).map(|held| Arc::clone(&held.assign)) else { return };
-        let (prepared, work) = self.pipeline.prepare(assign, source);
+        let Some(held) = self.held.get(&key) else { return };
+        let (prepared, work) = held.pipeline.prepare(Arc::clone(&held.assign), source);
         if let Some(held) = self.held.get_mut(&key) {
             held.work = Some(work);
             let actions = self.actions.clone();
@@ -308,7 +313,7 @@ impl Service {
         let Some(held) = self.held.get_mut(&key) else { return };
         (held.running, held.work) = (None, None);
         if let Some(host) = self.hosts.get(key.0.0) {
-            self.figures.handle_processed(&host.address, &held.assign, &processed, held.began);
+            self.figures.handle_processed(host.label(), &held.assign, &processed, held.began);
         }
         if let Processed::Return(returned) = &processed
             && returned.kind == ReturnKind::Unavailable
@@ -342,9 +347,7 @@ impl Service {
         for host in &mut self.hosts {
             host.grabber.handle_policy(digest);
             if let Some(linked) = &host.linked {
-                linked
-                    .connection
-                    .close(gantry_link::CloseCode::Done, "the worker has a new policy");
+                linked.connection.close(gantry_link::CloseCode::Done, links::NEW_POLICY);
             }
         }
     }
@@ -354,8 +357,11 @@ impl Service {
         if self.drain_until.is_some() {
             return;
         }
+        let last = self.readiness.take().map(|(_, modules)| modules);
+        let modules = modules.or(last).unwrap_or_default();
+        self.readiness = Some((readiness.clone(), modules.clone()));
         for host in &mut self.hosts {
-            let modules = modules.clone().unwrap_or_else(|| host.grabber.profile(now).modules);
+            let modules = modules.clone();
             host.grabber.handle_readiness(readiness.clone(), modules, now);
         }
     }
@@ -390,6 +396,14 @@ impl Service {
         let Some(until) = self.drain_until else { return false };
         let empty = self.hosts.iter().all(|host| host.grabber.may_leave());
         empty || self.stops > 1 || Instant::now() >= until
+    }
+}
+
+/// The next host that dials; never where this worker does not listen.
+async fn called(listener: &mut Option<Listener>) -> Option<Call> {
+    match listener {
+        Some(listener) => listener.accept().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -5,11 +5,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use gantry_link::{Backoff, IdentityError, NodeIdentity, Role};
-use gantry_protocol::frame::Backlog;
+use gantry_link::{IdentityError, Listener, NodeIdentity, Role, ServerError};
 use gantry_protocol::grabber::{self, Grabber};
 use gantry_protocol::id::Incarnation;
-use gantry_protocol::monitor::Monitor;
 use gantry_protocol::time::Moment;
 use gantry_scanners::registry::{self, BuildError};
 use tokio::sync::{Notify, mpsc};
@@ -18,6 +16,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use super::action::{ACTIONS_MAX, Action};
 use super::certificates::Certificates;
 use super::link::Scratch;
+use super::links::Place;
 use super::{Host, Inputs, PROGRESS_EVERY, Service, probe};
 use crate::config::{self, Config};
 use crate::pipeline::Pipeline;
@@ -31,6 +30,9 @@ const BYTES_PER_MEMORY: u64 = 8;
 pub enum RunError {
     #[error(transparent)]
     Identity(#[from] IdentityError),
+    /// The address for hosts that dial cannot be had.
+    #[error(transparent)]
+    Listen(#[from] ServerError),
     #[error(transparent)]
     Modules(#[from] BuildError),
     /// The mistakes in the policy file, a line each.
@@ -59,16 +61,18 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     let incarnation = Incarnation(fastrand::u64(..));
     // The first hello already tells what the modules provide.
     let modules = probe::probe(pipeline.modules()).await;
-    let hosts = config.hosts.into_iter().map(|host| {
-        let grabber = grabber::Config {
-            name: config.name.clone(),
-            incarnation,
-            tier: host.tier,
-            policy: pipeline.policy_digest(),
-            software: concat!("gantry ", env!("CARGO_PKG_VERSION")).to_owned(),
-        };
-        unlinked(host, grabber)
-    });
+    let grabber = grabber::Config {
+        name: config.name.clone(),
+        incarnation,
+        tier: 0,
+        policy: pipeline.policy_digest(),
+        software: concat!("gantry ", env!("CARGO_PKG_VERSION")).to_owned(),
+    };
+    let (hosts, callers) = places(&config.hosts, &grabber);
+    let listener = match config.listen {
+        Some(listen) => Some(Listener::bind(listen, Arc::clone(&identity), clock)?),
+        None => None,
+    };
     let (actions, receiver) = mpsc::channel(ACTIONS_MAX);
     let wake = Arc::new(Notify::new());
     let mut progress = tokio::time::interval(PROGRESS_EVERY);
@@ -90,7 +94,12 @@ pub async fn run(config: Config) -> Result<(), RunError> {
         identity,
         identity_dir: config.identity_dir,
         certificates: Certificates::default(),
-        hosts: hosts.collect(),
+        hosts,
+        callers,
+        listener,
+        desks: 0,
+        grabber,
+        readiness: None,
         pipeline: pipeline.clone(),
         concurrency: concurrency as u64,
         bytes_max: config.memory_bytes_max.saturating_mul(BYTES_PER_MEMORY),
@@ -109,6 +118,9 @@ pub async fn run(config: Config) -> Result<(), RunError> {
         stops: 0,
     };
     tracing::info!(worker = config.name, %incarnation, concurrency, "ready");
+    if let Some(listener) = &service.listener {
+        tracing::info!(quic = %listener.local_addr(), "hosts may dial");
+    }
     service.on_probed(modules);
     tokio::spawn(probe::run(pipeline, wake, actions.clone()));
     read_again(policy, actions)?;
@@ -131,19 +143,16 @@ fn with_policy(
     Ok((pipeline, Some(watch::Watch { path, current, provides })))
 }
 
-fn unlinked(host: config::Host, grabber: grabber::Config) -> Host {
-    Host {
-        address: host.address.to_string(),
-        grabber: Grabber::new(grabber, Moment::default()),
-        monitor: Monitor::default(),
-        linked: None,
-        backoff: Backoff::new(),
-        last_refusal: None,
-        tier: host.tier,
-        standby_after: host.standby_after,
-        backlog: Backlog::default(),
-        served_last: false,
-    }
+/// Places for the hosts that are dialled, and the entries of those that may dial.
+fn places(entries: &[config::Host], grabber: &grabber::Config) -> (Vec<Host>, Vec<config::Host>) {
+    let callers = entries.iter().filter(|entry| entry.name.is_some()).cloned().collect();
+    let dialled = entries.iter().filter(|entry| entry.address.is_some()).map(|entry| {
+        let grabber = grabber::Config { tier: entry.tier, ..grabber.clone() };
+        let name = entry.name.as_ref().map(ToString::to_string);
+        let place = Place { entry: entry.clone(), name };
+        Host::unlinked(place, Grabber::new(grabber, Moment::default()))
+    });
+    (dialled.collect(), callers)
 }
 
 /// From now on, being told to read again reads the policy.

@@ -6,6 +6,7 @@
     reason = "tests fail by panicking"
 )]
 
+mod dialling;
 mod hosts;
 mod operators;
 mod refusals;

@@ -260,7 +260,7 @@ async fn a_host_of_another_cluster_is_refused_by_the_worker() {
     let node = other.node("pc-1", Role::Worker);
     // The host may refuse first, or hear that it was refused; either way the worker never says hello.
     let (error, refusal) = both(&mut server, &node, &hello("pc-1"), &options()).await;
-    let LinkError::HostRefused { refusal: ours, .. } = error else { panic!("{error}") };
+    let LinkError::PeerRefused { refusal: ours, .. } = error else { panic!("{error}") };
     assert_eq!(ours.code, CloseCode::UnknownAuthority);
     assert!(ours.text.contains("not one of this cluster's"));
     assert_eq!(refusal.code, CloseCode::UnknownAuthority);
@@ -276,7 +276,7 @@ async fn a_host_whose_certificate_has_expired_hears_it_from_the_worker() {
     node.identity.expires = u64::MAX;
     let late = ConnectOptions { clock: later.clock(), ..options() };
     let (error, refusal) = both(&mut server, &node, &hello("pc-1"), &late).await;
-    let LinkError::HostRefused { refusal: ours, .. } = error else { panic!("{error}") };
+    let LinkError::PeerRefused { refusal: ours, .. } = error else { panic!("{error}") };
     assert_eq!(ours.code, CloseCode::Expired);
     assert_eq!(refusal.text, format!("the worker closed the link: {}", ours.text));
 }
@@ -288,7 +288,7 @@ async fn a_worker_that_poses_as_a_host_is_refused() {
     let mut server = cluster.server_at(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), &impostor);
     let node = cluster.node("pc-1", Role::Worker);
     let (error, refusal) = both(&mut server, &node, &hello("pc-1"), &options()).await;
-    let LinkError::HostRefused { refusal: ours, .. } = error else { panic!("{error}") };
+    let LinkError::PeerRefused { refusal: ours, .. } = error else { panic!("{error}") };
     assert_eq!(ours.code, CloseCode::WrongRole);
     assert!(ours.text.contains("pc-9 is for the role worker; here it takes hook"));
     assert_eq!(refusal.text, format!("the worker closed the link: {}", ours.text));

@@ -87,7 +87,7 @@ async fn two_roots_are_trusted_until_the_former_is_retired() {
 
     // The host is not known by the new root before its list is; then the node moves, far from its two thirds.
     let error = node.links(&cluster, &mut server).await.unwrap_err();
-    assert!(matches!(error, LinkError::HostRefused { .. }), "{error}");
+    assert!(matches!(error, LinkError::PeerRefused { .. }), "{error}");
     assert!(node.look(&cluster, &mut server).await.unwrap());
     assert_eq!(node.identity.identity.authority, new);
     node.links(&cluster, &mut server).await.unwrap();

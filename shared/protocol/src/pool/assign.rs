@@ -211,6 +211,9 @@ impl Pool {
         let words = format!("{from} was {reason} for {} ms", after.as_millis());
         // A stalled module hangs on this message, whatever its link does; only silence may have been the link's.
         self.fail_reservation(id, &words, !stalled, now);
+        if stalled {
+            self.count_failure(owner, now);
+        }
         if let Some(to) = to {
             self.counters.taken_over(after);
             let to = self.grabbers.name(to);
@@ -223,6 +226,7 @@ impl Pool {
         let fence = self.fence();
         let Some(grabber) = self.grabbers.get_mut(key) else { return };
         let (Some(session), incarnation) = (grabber.session, grabber.incarnation) else { return };
+        let policy = grabber.policy;
         let Some(entry) = self.messages.get_mut(&id) else { return };
         grabber.given.messages += 1;
         grabber.given.bytes = grabber.given.bytes.saturating_add(entry.length);
@@ -240,6 +244,7 @@ impl Pool {
             fence,
             grabber: key,
             incarnation,
+            policy,
             session,
             phase: if charge { Phase::Charging } else { Phase::Assigning },
             started: now,

@@ -12,8 +12,10 @@ pub struct Config {
     /// The host's name.
     pub host: String,
     pub software: String,
-    /// Workers whose policy differs get nothing.
+    /// Workers with another policy get nothing.
     pub policy: Digest,
+    /// A second policy that counts as well, while the first one is being rolled out.
+    pub policy_also: Option<Digest>,
     /// The number of the newest revocation list.
     pub revocations: u64,
     pub beat: Duration,
@@ -29,12 +31,18 @@ pub struct Config {
 }
 
 impl Config {
+    /// Whether what is processed under this policy counts.
+    pub fn accepts(&self, policy: &Digest) -> bool {
+        *policy == self.policy || self.policy_also.as_ref() == Some(policy)
+    }
+
     /// Defaults for everything that has one.
     pub fn new(host: impl Into<String>, policy: Digest, mailboxes: Vec<MailboxConfig>) -> Self {
         Self {
             host: host.into(),
             software: concat!("gantry-hook ", env!("CARGO_PKG_VERSION")).to_owned(),
             policy,
+            policy_also: None,
             revocations: 0,
             beat: limits::BEAT,
             beat_idle: limits::BEAT_IDLE,

@@ -336,6 +336,11 @@ pub enum Event {
         message: MessageId,
         age: Duration,
     },
+    /// A grabber that fails on everything gets nothing for a while.
+    Rests {
+        grabber: String,
+        reason: String,
+    },
     /// A grabber broke the protocol.
     Misbehaved {
         grabber: String,
@@ -398,7 +403,10 @@ impl Event {
             | Event::Originated { message, .. }
             | Event::StoreFailed { message, .. }
             | Event::Corrupted { message, .. } => Some(*message),
-            Event::Linked { .. } | Event::LinkLost { .. } | Event::Misbehaved { .. } => None,
+            Event::Linked { .. }
+            | Event::LinkLost { .. }
+            | Event::Misbehaved { .. }
+            | Event::Rests { .. } => None,
         }
     }
 }

@@ -67,6 +67,8 @@ pub(super) struct Reservation {
     pub(super) fence: Fence,
     pub(super) grabber: GrabberKey,
     pub(super) incarnation: Incarnation,
+    /// By which the grabber processes it, also if it links anew with another one meanwhile.
+    pub(super) policy: Digest,
     /// The link it is bound to; a resume rebinds it.
     pub(super) session: Session,
     pub(super) phase: Phase,

@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use super::MailboxConfig;
 use super::effect::MailboxIndex;
 use super::needs::Needs;
+use super::rest::Failing;
 use crate::frame::Credit;
-use crate::id::{Fence, Incarnation, MessageId, Session};
+use crate::id::{Digest, Fence, Incarnation, MessageId, Session};
 use crate::limits::{
     GRABBERS_MAX, REPLACED_INCARNATIONS_MAX, RESERVATIONS_PER_GRABBER_MAX, SETTLED_REMEMBERED_MAX,
 };
@@ -29,8 +30,12 @@ pub(super) struct Grabber {
     /// Needs that they meet, by mailbox, and those for which its certificate alone would do.
     can: Vec<Needs>,
     granted: Vec<Needs>,
+    /// The policy by which it processes what it is given on this link.
+    pub(super) policy: Digest,
     /// Why it gets nothing: another policy.
     pub(super) barred: Option<String>,
+    /// How often it came to nothing, and whether it rests for it.
+    pub(super) failing: Failing,
     /// Why an operator made it not ready: it gets nothing until it is made ready again.
     pub(super) ordered: Option<String>,
     pub(super) tier: u8,
@@ -77,6 +82,7 @@ impl Grabber {
         self.session.is_some()
             && self.barred.is_none()
             && self.ordered.is_none()
+            && self.failing.reason().is_none()
             && !self.draining
             && !self.silent
             && self.free() > 0
@@ -91,6 +97,7 @@ impl Grabber {
         self.session.is_some()
             && self.barred.is_none()
             && self.ordered.is_none()
+            && self.failing.reason().is_none()
             && !self.draining
             && !self.silent
             && (self.tier == 0 || !self.holding.is_empty())
@@ -105,6 +112,12 @@ impl Grabber {
     /// What its certificate was granted of a mailbox's needs.
     pub(super) fn granted(&self, mailbox: MailboxIndex) -> Needs {
         self.granted.get(usize::from(mailbox.0)).copied().unwrap_or_default()
+    }
+
+    /// Whether it can do all that another one can, for every mailbox.
+    pub(super) fn can_all_of(&self, other: &Self) -> bool {
+        self.can.len() >= other.can.len()
+            && self.can.iter().zip(&other.can).all(|(own, theirs)| theirs.within(*own))
     }
 
     /// What it may and can do from now on, for these mailboxes.
@@ -229,7 +242,9 @@ impl Grabbers {
                 capabilities: BTreeSet::new(),
                 can: Vec::new(),
                 granted: Vec::new(),
+                policy: Digest([0; 32]),
                 barred: None,
+                failing: Failing::default(),
                 ordered: None,
                 tier: 0,
                 wanted: Credit::default(),

@@ -6,12 +6,12 @@ use std::time::Duration;
 use super::effect::{Effect, Event};
 use super::entry::{Blame, Charge, State};
 use super::grabbers::{Grabber, GrabberKey};
-use super::{Pool, Timer};
+use super::{Config, Pool, Timer};
 use crate::frame::{
     Backlog, Credit, Hello, Hint, HostControl, Manage, Notice, Order, Peers, Refused, RefusedCode,
     Resume, ResumeAnswer, Resumed, Welcome, WorkerControl,
 };
-use crate::id::{Incarnation, MessageId, Session};
+use crate::id::{Digest, Incarnation, MessageId, Session};
 use crate::limits::{
     self, BEATS_MISSED_CARRIED_MAX, BEATS_MISSED_MAX, CARRIED_BEATS, PEERS_MAX,
     RESERVATIONS_PER_GRABBER_MAX,
@@ -45,17 +45,13 @@ impl Pool {
         self.end_former_link(key, hello.incarnation, now);
         let resumed = self.resume_all(key, session, &hello.resume, now);
         self.grabbers.bind(key, session);
-        let barred = (hello.policy != self.config.policy).then(|| {
-            format!(
-                "your policy's digest is {}, this host's is {}: nothing is assigned",
-                hello.policy, self.config.policy
-            )
-        });
+        let barred = policy_problem(&self.config, &hello.policy);
         if let Some(grabber) = self.grabbers.get_mut(key) {
             let granted: BTreeSet<String> = peer.grants.into_iter().collect();
             let both =
                 hello.provides.iter().filter(|need| granted.contains(*need)).cloned().collect();
             grabber.set_capabilities(both, &granted, &self.config.mailboxes);
+            grabber.policy = hello.policy;
             grabber.barred.clone_from(&barred);
             grabber.ordered = self.orders.get(&peer.name).cloned();
             grabber.tier = hello.tier;
@@ -85,6 +81,37 @@ impl Pool {
         self.assign(now);
     }
 
+    /// From now on these policies count. Workers with another one get nothing more, and what they have is taken back from them:
+    /// what a message leaves by is a policy that counts when its verdict comes.
+    pub fn handle_policies(&mut self, policy: Digest, also: Option<Digest>, now: Moment) {
+        (self.config.policy, self.config.policy_also) = (policy, also);
+        let mut told = Vec::new();
+        for (_, grabber) in self.grabbers.iter_mut() {
+            let barred = policy_problem(&self.config, &grabber.policy);
+            if let Some(session) = grabber.session.filter(|_| grabber.barred != barred) {
+                grabber.barred.clone_from(&barred);
+                told.push((
+                    session,
+                    barred.unwrap_or_else(|| "your policy counts here".to_owned()),
+                ));
+            }
+        }
+        for (session, text) in told {
+            self.control(session, HostControl::Notice(Notice { text }));
+        }
+        let held: Vec<MessageId> =
+            self.grabbers.iter().flat_map(|(_, grabber)| grabber.holding.iter().copied()).collect();
+        for id in held {
+            let reservation = self.messages.get(&id).and_then(|entry| entry.reservation());
+            if reservation.is_some_and(|r| !self.config.accepts(&r.policy)) {
+                let reason = "the policy that it is processed by counts no more";
+                self.end_reservation(id, reason, Blame::Host);
+                self.return_to_pool(id, now);
+            }
+        }
+        self.assign(now);
+    }
+
     /// A frame on a link's control stream.
     pub fn handle_control(&mut self, session: Session, frame: WorkerControl, now: Moment) {
         let Some(key) = self.grabbers.by_session(session) else { return };
@@ -105,6 +132,13 @@ impl Pool {
                     self.control(session, HostControl::Recalled(given));
                 }
             }
+        }
+    }
+
+    /// The driver found what is against the protocol: the link ends, and its worker is named.
+    pub fn handle_misbehaved(&mut self, session: Session, reason: &str) {
+        if let Some(key) = self.grabbers.by_session(session) {
+            self.misbehaved(session, key, reason);
         }
     }
 
@@ -369,6 +403,10 @@ impl Pool {
         }
         if anew {
             let held: Vec<MessageId> = self.held_by(key).collect();
+            if !held.is_empty() {
+                // One failure, however much it held: it may have been one message.
+                self.count_failure(key, now);
+            }
             for id in held {
                 let reservation = self.messages.get(&id).and_then(|entry| entry.reservation());
                 if reservation.is_some_and(|r| r.is_working()) {
@@ -571,7 +609,10 @@ impl Pool {
         let mut backlog = Backlog::default();
         // What it would not be given is none of its business.
         let Some(grabber) = self.grabbers.get(key).filter(|grabber| {
-            !self.draining && grabber.barred.is_none() && grabber.ordered.is_none()
+            !self.draining
+                && grabber.barred.is_none()
+                && grabber.ordered.is_none()
+                && grabber.failing.reason().is_none()
         }) else {
             return backlog;
         };
@@ -588,6 +629,18 @@ impl Pool {
         }
         backlog
     }
+}
+
+/// Why a worker with this policy gets nothing, if so.
+fn policy_problem(config: &Config, policy: &Digest) -> Option<String> {
+    if config.accepts(policy) {
+        return None;
+    }
+    let also = config.policy_also.map(|also| format!(" or {also}")).unwrap_or_default();
+    let own = config.policy;
+    Some(format!(
+        "your policy's digest is {policy}, this host's is {own}{also}: nothing is assigned"
+    ))
 }
 
 fn common_version(hello: &Hello) -> Option<u16> {

@@ -23,6 +23,7 @@ mod originated;
 mod part;
 mod release;
 mod reserve;
+mod rest;
 mod settle;
 mod status;
 #[cfg(test)]
@@ -78,6 +79,8 @@ enum Timer {
     Release(MessageId),
     /// When a message whose store failed is free again.
     Repool(MessageId),
+    /// When a worker that fails on everything is tried again.
+    Rested(GrabberKey),
     /// When profiles and backlog go to the grabbers.
     Tell,
     /// When those who have asked for nothing more are told that something waits.
@@ -288,6 +291,7 @@ impl Pool {
                 Timer::Reservation(message) => self.on_reservation_timeout(message, now),
                 Timer::Unprocessed(message) => self.on_unprocessed(message, now),
                 Timer::Release(message) => self.on_release_due(message, now),
+                Timer::Rested(grabber) => self.on_rested(grabber),
                 Timer::Repool(message) => self.return_to_pool(message, now),
                 Timer::Tell => self.on_tell(now),
                 Timer::Backlog => self.on_backlog(now),

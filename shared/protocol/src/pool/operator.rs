@@ -98,6 +98,10 @@ impl Pool {
         let session = key.and_then(|key| self.grabbers.get(key)).and_then(|g| g.session);
         match &order {
             Order::Ready => {
+                if let Some(key) = key {
+                    // Somebody has looked.
+                    self.count_success(key);
+                }
                 if self.orders.remove(name).is_none() && key.is_none() {
                     return Err(unknown());
                 }

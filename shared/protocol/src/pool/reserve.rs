@@ -131,6 +131,7 @@ impl Pool {
             let reason = bounded(reason);
             let grabber = self.grabbers.name(key);
             self.fail_reservation(id, &format!("{grabber}: {reason}"), false, now);
+            self.count_failure(key, now);
             self.event(Event::Returned { message: id, grabber, reason });
             self.assign(now);
         }
@@ -229,7 +230,8 @@ impl Pool {
         let reason = bounded(returned.reason);
         match returned.kind {
             ReturnKind::Failed => {
-                self.fail_reservation_quietly(id, &format!("{grabber}: {reason}"), now)
+                self.fail_reservation_quietly(id, &format!("{grabber}: {reason}"), now);
+                self.count_failure(key, now);
             }
             ReturnKind::HandBack | ReturnKind::Unavailable => {
                 self.take_back(id, Blame::Worker);

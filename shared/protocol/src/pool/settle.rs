@@ -78,6 +78,7 @@ impl Pool {
             Ok(verdict) => verdict,
             Err(reason) => return self.on_wrong_answer(id, acknowledge, "verdict", reason, now),
         };
+        self.count_success(key);
         let grabber = self.grabbers.name(key);
         self.event(Event::Verdict { message: id, grabber, findings: news });
         self.forget_reservation(id, key);
@@ -167,6 +168,7 @@ impl Pool {
         self.note_fault(key, &format!("a wrong {what}: {reason}"));
         let words = format!("{grabber} sent a wrong {what}: {reason}");
         self.fail_reservation_quietly(id, &words, now);
+        self.count_failure(key, now);
         self.refuse_verdict(session, key, id, fence, reason);
     }
 

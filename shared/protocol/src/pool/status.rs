@@ -107,6 +107,9 @@ pub struct WorkerStatus {
     pub provides: Vec<String>,
     /// `ready`, `busy`, `draining`, or `not ready: REASON`; `unknown` before its first profile.
     pub readiness: String,
+    /// The digest of its policy.
+    #[serde(default)]
+    pub policy: String,
     /// Why it is given nothing, if so.
     pub barred: Option<String>,
     /// Why an operator made it not ready, if so.
@@ -210,7 +213,11 @@ impl Pool {
                 incarnation: grabber.incarnation.to_string(),
                 provides: grabber.capabilities.iter().cloned().collect(),
                 readiness: readiness(grabber.profile.as_ref().map(|(profile, _)| profile)),
-                barred: grabber.barred.clone(),
+                policy: grabber.policy.to_string(),
+                barred: grabber
+                    .barred
+                    .clone()
+                    .or_else(|| grabber.failing.reason().map(str::to_owned)),
                 ordered: grabber.ordered.clone(),
                 silent: grabber.silent,
                 draining: grabber.draining,

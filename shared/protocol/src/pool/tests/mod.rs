@@ -12,6 +12,7 @@ mod originated;
 mod parts;
 mod release;
 mod reservation;
+mod rest;
 mod several_hosts;
 mod takeover;
 mod verdicts;
