@@ -20,7 +20,7 @@ use gantry_protocol::time::{Moment, millis};
 use super::Mutant;
 use super::event::{Event, HostEvent, Key, LinkId, ToHost, ToWorker};
 use super::ledger::{Found, Reply};
-use super::plan::{NEED, Plan};
+use super::plan::Plan;
 use super::world::World;
 
 const ROOT: &str = "/spool";
@@ -423,7 +423,9 @@ impl World {
             return self.pool(|p| p.handle_assigned(session, id, fence, Assigned::LinkLost, now));
         }
         let digest = header.digest;
-        let frame = assign_frame(assignment, header, digest);
+        let mailbox = usize::from(assignment.mailbox.0);
+        let needs = self.plan.config.mailboxes[mailbox].needs.clone();
+        let frame = assign_frame(assignment, header, digest, needs);
         self.send_to_worker(link, Some(key), 0, ToWorker::Assign(Box::new(frame)));
         let takes = if cut { 0 } else { self.random.between(1, 60) };
         if cut {
@@ -450,7 +452,8 @@ impl World {
             let session = Session(up.last_session);
             up.links.insert(session, link);
             up.sessions.insert(link, session);
-            let peer = LinkPeer { name: hello.name.clone(), grants: vec![NEED.to_owned()] };
+            // An honest worker says what it was granted.
+            let peer = LinkPeer { name: hello.name.clone(), grants: hello.provides.clone() };
             return self.pool(|pool| pool.handle_link_up(session, peer, hello, now));
         }
         let Some(session) = self.host.up.as_ref().and_then(|up| up.sessions.get(&link).copied())
@@ -479,7 +482,12 @@ impl World {
     fn reservation_frame(&mut self, session: Session, key: Key, mut frame: WorkerReservation) {
         let now = self.moment();
         let (id, mut fence) = key;
-        if matches!(frame, WorkerReservation::Verdict(_) | WorkerReservation::Return(_)) {
+        if matches!(
+            frame,
+            WorkerReservation::Verdict(_)
+                | WorkerReservation::Part(_)
+                | WorkerReservation::Return(_)
+        ) {
             let late = self.ledger.answer_arrives(key);
             if late && self.mutant == Some(Mutant::FenceIgnored) {
                 fence = self.ledger.current_fence(id).unwrap_or(fence);
@@ -538,13 +546,14 @@ fn assign_frame(
     assignment: &Assignment,
     header: gantry_hook::spool::Header,
     digest: Digest,
+    needs: Vec<String>,
 ) -> Assign {
     Assign {
         message: assignment.message,
         fence: assignment.fence,
         attempt: assignment.attempt,
         mailbox: "simulated".to_owned(),
-        needs: vec![NEED.to_owned()],
+        needs,
         asked: assignment.asked.clone(),
         findings: assignment.findings.clone(),
         envelope: header.envelope,

@@ -94,6 +94,8 @@ pub(super) struct Ledger {
     originated: Book,
     /// Verdicts that modules really came to.
     runs: BTreeMap<Key, usize>,
+    /// Which need was met for which message, and under which fence.
+    did: BTreeSet<(MessageId, String, String)>,
     /// The highest fence of this start and of those before.
     highest: Option<Fence>,
     former_highest: Option<Fence>,
@@ -120,6 +122,7 @@ impl Ledger {
             notices: BTreeMap::new(),
             originated: Book::default(),
             runs: BTreeMap::new(),
+            did: BTreeSet::new(),
             highest: None,
             former_highest: None,
             last_epoch: 0,
@@ -372,7 +375,9 @@ impl Ledger {
 
     /// A verdict is about to count.
     fn settled(&mut self, id: MessageId, verdict: &Verdict) {
-        let stamp = verdict.findings.first().map(|finding| finding.engine.clone());
+        // Those of earlier workers come first.
+        let stamp = verdict.findings.last().map(|finding| finding.engine.clone());
+        self.all_needs_are_met(id, verdict);
         let Some(record) = self.messages.get_mut(&id) else { return };
         self.originated.settled(id, verdict, &self.facts[record.mail].envelope);
         let fence = record.fence;
@@ -386,6 +391,31 @@ impl Ledger {
         });
     }
 
+    /// Whoever gets the message gets it with an answer for each need, of a worker that was asked for it and did it.
+    fn all_needs_are_met(&mut self, id: MessageId, verdict: &Verdict) {
+        let Some(mail) = self.messages.get(&id).map(|record| record.mail) else { return };
+        let answers = verdict.findings.iter().filter(|finding| finding.outcome.is_answer());
+        let mut met: Vec<String> = Vec::new();
+        for finding in answers {
+            let did = (id, finding.need.clone(), finding.engine.clone());
+            if !self.did.contains(&did) {
+                return self.violated(format!("{id} has a finding that nobody made: {finding:?}"));
+            }
+            met.push(finding.need.clone());
+        }
+        let delivers = verdict.groups.iter().any(|group| {
+            matches!(group.disposition, gantry_protocol::verdict::Disposition::Deliver { .. })
+        });
+        let open = self.facts[mail].needs().into_iter().find(|need| !met.contains(need));
+        if let Some(open) = open.filter(|_| delivers) {
+            self.violated(format!("{id} is delivered without {open}"));
+        }
+        let stamps: BTreeSet<&String> = verdict.findings.iter().map(|one| &one.engine).collect();
+        if stamps.len() > 1 {
+            self.counts.add("processed by several workers in turn");
+        }
+    }
+
     // ---- the workers' side
 
     pub(super) fn assigned_to_worker(&mut self, key: Key, worker: usize) {
@@ -395,6 +425,12 @@ impl Ledger {
 
     pub(super) fn ran(&mut self, key: Key, mail: usize) {
         self.runs.insert(key, mail);
+    }
+
+    /// A worker's modules met these needs.
+    pub(super) fn did(&mut self, key: Key, needs: &[String]) {
+        let stamp = provenance(key.1);
+        self.did.extend(needs.iter().map(|need| (key.0, need.clone(), stamp.clone())));
     }
 
     pub(super) fn excuse_kill(&mut self, id: MessageId) {
@@ -410,7 +446,14 @@ impl Ledger {
         let upstream = self.facts[mail].is_upstream();
         let record = &mut self.mails[mail];
         record.kills += u64::from(current);
-        let (sent, max) = (record.submissions.len() as u64, u64::from(ATTEMPTS_MAX));
+        let sent = record.submissions.len() as u64;
+        // What does not always kill may have done a part in between, and its attempts begin anew.
+        let parts = if self.facts[mail].nature == Nature::Flaky {
+            self.facts[mail].needs().len()
+        } else {
+            1
+        };
+        let max = u64::from(ATTEMPTS_MAX) * parts as u64;
         // In upstream custody attempts follow the content; in the hook's, each copy that a sender left here has its own.
         let most = if upstream { max + sent - 1 } else { max * sent };
         let most = most + record.excused + self.starts - 1;

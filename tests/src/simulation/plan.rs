@@ -11,8 +11,9 @@ use super::faults::{FAULTS, Fault};
 use super::originated::POSTMASTER;
 use super::random::Random;
 
-/// The only need.
-pub(super) const NEED: &str = "virus";
+/// What all messages need, and what those of some mailboxes need beside.
+pub(super) const VIRUS: &str = "virus";
+const SIGN: &str = "sign";
 /// Recipients of this beginning are refused by the next hop.
 pub(super) const REFUSED: &str = "refused";
 pub(super) const WORKERS: usize = 3;
@@ -21,7 +22,8 @@ pub(super) const BEGIN: u64 = 100_000_000;
 /// Most attempts at a message.
 pub(super) const ATTEMPTS_MAX: u8 = 3;
 
-/// Every mailbox's name, custody (whether the sender keeps it until it is answered) and rule.
+/// Every mailbox's name, custody (whether the sender keeps it until it is answered) and rule. The first of each custody has
+/// two needs.
 const MAILBOXES: [(&str, bool, WhenUnprocessed); 5] = [
     ("hook.box", false, WhenUnprocessed::Wait),
     ("aging.box", false, WhenUnprocessed::Hold { after: Duration::from_secs(40) }),
@@ -75,11 +77,18 @@ pub(super) struct Plan {
     pub(super) crash_in_recovery: u64,
     pub(super) slots: Vec<u64>,
     pub(super) tiers: Vec<u8>,
+    /// What each worker may and can do.
+    pub(super) skills: Vec<Vec<String>>,
 }
 
 impl Mail {
     pub(super) fn is_upstream(&self) -> bool {
         MAILBOXES[self.mailbox].1
+    }
+
+    /// What its mailbox asks for.
+    pub(super) fn needs(&self) -> Vec<String> {
+        needs(MAILBOXES[self.mailbox].0)
     }
 
     pub(super) fn recipients(&self) -> u16 {
@@ -105,6 +114,8 @@ impl Plan {
         let sometimes = |random: &mut Random, most: u64| {
             if random.percent(50) { random.between(1, most) } else { 0 }
         };
+        let split = random.percent(50);
+        let tier = |worker, random: &mut Random| u8::from(worker > 0 && random.percent(20));
         Self {
             mails: Arc::new(mails),
             config: config(random),
@@ -117,9 +128,27 @@ impl Plan {
             client_vanishes: sometimes(random, 15),
             crash_in_recovery: sometimes(random, 50),
             slots: (0..WORKERS).map(|_| random.between(1, 4)).collect(),
-            tiers: (0..WORKERS).map(|worker| u8::from(worker > 0 && random.percent(20))).collect(),
+            // Who stands by for others must be able to do what they do.
+            tiers: (0..WORKERS).map(|n| if split { 0 } else { tier(n, random) }).collect(),
+            skills: (0..WORKERS).map(|worker| skills(worker, split)).collect(),
         }
     }
+}
+
+fn needs(mailbox: &str) -> Vec<String> {
+    let needs: &[&str] =
+        if matches!(mailbox, "hook.box" | "wait.box") { &[VIRUS, SIGN] } else { &[VIRUS] };
+    needs.iter().map(|need| (*need).to_owned()).collect()
+}
+
+/// Either everybody can do all, or one can do nothing but sign, and another nothing but scan.
+fn skills(worker: usize, split: bool) -> Vec<String> {
+    let skills: &[&str] = match worker {
+        1 if split => &[SIGN],
+        0 | 2 if split => &[VIRUS],
+        _ => &[VIRUS, SIGN],
+    };
+    skills.iter().map(|skill| (*skill).to_owned()).collect()
 }
 
 fn config(random: &mut Random) -> Config {
@@ -136,7 +165,7 @@ fn config(random: &mut Random) -> Config {
                 to_sender: true,
                 to_recipients: false,
             }),
-            ..MailboxConfig::new(*name, vec![NEED.to_owned()], *when)
+            ..MailboxConfig::new(*name, needs(name), *when)
         })
         .collect();
     Config {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gantry_mail::HeaderEdit;
-use gantry_protocol::frame::{Assign, HostControl, RefusedCode, Return, ReturnKind};
+use gantry_protocol::frame::{Assign, HostControl, Part, RefusedCode, Return, ReturnKind};
 use gantry_protocol::grabber::{Capacity, Config, Effect, Grabber, Processed};
 use gantry_protocol::id::Incarnation;
 use gantry_protocol::monitor::Monitor;
@@ -18,7 +18,7 @@ use gantry_protocol::verdict::{Body, Disposition, Finding, Group, Outcome, Verdi
 use super::event::{Event, Key, LinkId, ToHost, ToWorker, WorkerEvent};
 use super::ledger::provenance;
 use super::originated;
-use super::plan::{Mail, NEED, Nature, number_of};
+use super::plan::{Mail, Nature, VIRUS, number_of};
 use super::random::Random;
 use super::world::World;
 
@@ -169,16 +169,17 @@ impl World {
     pub(super) fn set_readiness(&mut self, index: usize, ready: bool) {
         let now = self.moment();
         let reason = "signatures are being loaded".to_owned();
-        let module = ModuleProfile {
-            name: "simulated".to_owned(),
-            provides: NEED.to_owned(),
+        let module = |skill: &String| ModuleProfile {
+            name: format!("simulated-{skill}"),
+            provides: skill.clone(),
             engine: "simulated 1".to_owned(),
             signatures: String::new(),
             not_ready: (!ready).then(|| reason.clone()),
         };
+        let modules: Vec<_> = self.plan.skills[index].iter().map(module).collect();
         let readiness = if ready { Readiness::Ready } else { Readiness::NotReady { reason } };
         if !self.workers[index].drains {
-            self.grabber(index, |grabber| grabber.handle_readiness(readiness, vec![module], now));
+            self.grabber(index, |grabber| grabber.handle_readiness(readiness, modules, now));
         }
         self.perform_worker(index);
     }
@@ -351,8 +352,19 @@ impl World {
             End::Failed => give_back(ReturnKind::Failed, "no module can say anything"),
             End::Unavailable => give_back(ReturnKind::Unavailable, "the module is away"),
             End::Verdict => {
-                self.ledger.ran(key, number);
+                self.ledger.did(key, &assign.asked);
                 let mut verdict = verdict(&assign, nature, index);
+                if !ends(&assign, nature) {
+                    verdict.findings.retain(|finding| finding.outcome.is_answer());
+                    let Verdict { length, digest, findings, .. } = verdict;
+                    let part = Part { length, digest, findings, body: Body::Original };
+                    let processed = Processed::Part(Box::new(part));
+                    self.note(|| format!("worker {index} did its part of {key:?}"));
+                    return self.grabber(index, |grabber| {
+                        grabber.handle_processed(key.0, key.1, processed, now)
+                    });
+                }
+                self.ledger.ran(key, number);
                 if notified {
                     let stamp = provenance(assign.fence);
                     verdict.originated = originated::notices(assign.message, &stamp, number);
@@ -388,6 +400,14 @@ fn script(nature: Nature, silence_max: u64, calm: bool, random: &mut Random) -> 
     }
 }
 
+/// Whether this worker comes to a verdict: it was asked for all that remains, or needs nobody else's word.
+fn ends(assign: &Assign, nature: Nature) -> bool {
+    let done = |need: &String| assign.findings.iter().any(|finding| finding.need == *need);
+    let alone = matches!(nature, Nature::Infected | Nature::Spam | Nature::Discarded);
+    let asked = |need: &str| assign.asked.iter().any(|asked| asked == need);
+    assign.needs.iter().all(|need| done(need) || asked(need)) || (alone && asked(VIRUS))
+}
+
 fn verdict(assign: &Assign, nature: Nature, worker: usize) -> Verdict {
     let stamp = provenance(assign.fence);
     let field = format!("X-Gantry: clean; by=pc-{worker}; fence={stamp}");
@@ -418,19 +438,25 @@ fn verdict(assign: &Assign, nature: Nature, worker: usize) -> Verdict {
         }
         _ => Outcome::Clean,
     };
-    let finding = Finding {
-        need: NEED.to_owned(),
+    let finding = |need: &String| Finding {
+        need: need.clone(),
         module: "simulated".to_owned(),
-        engine: stamp,
+        engine: stamp.clone(),
         signatures: String::new(),
-        outcome,
+        outcome: match assign.asked.contains(need) {
+            true if need == VIRUS => outcome.clone(),
+            true => Outcome::Clean,
+            false => Outcome::Unscanned { reason: "nobody was asked".to_owned() },
+        },
         duration_ms: 1,
     };
+    let done = |need: &&String| !assign.findings.iter().any(|finding| finding.need == **need);
+    let findings = assign.needs.iter().filter(done).map(finding).collect();
     Verdict {
         length: assign.length,
         digest: assign.digest,
         groups,
-        findings: vec![finding],
+        findings,
         originated: Vec::new(),
     }
 }
