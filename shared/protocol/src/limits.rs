@@ -43,6 +43,10 @@ pub const SETTLED_REMEMBERED_MAX: usize = 4 * RESERVATIONS_PER_GRABBER_MAX;
 /// Profiles in one frame of peers.
 pub const PEERS_MAX: usize = GRABBERS_MAX;
 
+/// Messages of one mailbox that wait in a host's memory; the others wait on disk. Half of them is what one look at all that
+/// is stored brings, so at a thousand messages a second there is one look in two seconds; and they take some two megabytes.
+pub const WINDOW: usize = 4_096;
+
 /// How often a grabber beats while it holds a reservation.
 pub const BEAT: Duration = Duration::from_millis(200);
 /// How often it beats while it holds none.

@@ -45,6 +45,7 @@ impl Pool {
             return;
         }
         self.assign_all(now);
+        self.refill_all(now);
         self.mention_backlog(now);
     }
 

@@ -24,6 +24,8 @@ pub struct Config {
     pub silence_max: Duration,
     pub attempts_max: u8,
     pub returns_max: u16,
+    /// Messages of one mailbox that wait in memory; the others wait on disk.
+    pub window: usize,
     /// Before the second attempt at a message that a worker itself gave up; further ones wait five times as long each.
     pub failed_pause: Duration,
     /// In the order of [`super::MailboxIndex`].
@@ -50,6 +52,7 @@ impl Config {
             silence_max: limits::SILENCE_MAX,
             attempts_max: limits::ATTEMPTS_MAX,
             returns_max: limits::RETURNS_MAX,
+            window: limits::WINDOW,
             failed_pause: limits::FAILED_PAUSE,
             mailboxes,
         }

@@ -7,6 +7,8 @@ use crate::id::{Digest, Fence, MessageId, Session, Token};
 use crate::time::Moment;
 use crate::verdict::{Body, Finding, Verdict};
 
+use super::shelf::{Note, Shelf};
+
 /// Different replies of the next hop in one event: more would not be read.
 pub const REPLIES_TOLD_MAX: usize = 8;
 
@@ -39,11 +41,13 @@ pub struct Marked {
     pub attempts: u8,
 }
 
-/// A message found on disk at the start, in the state that its name tells.
+/// A message from the shelf, in the state that its file's name tells.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Recovered {
     pub marked: Marked,
     pub state: StoredState,
+    /// What was noted when it was put there; the default for what a start has found.
+    pub note: Note,
 }
 
 /// The state of a stored message, which is a suffix of its file's name.
@@ -92,6 +96,12 @@ pub enum Effect {
     /// Upstream custody: the bytes in memory are no longer needed. `attempts` is what stays counted against their
     /// digest, durably, should the sender bring them again; zero clears it.
     Forget { message: MessageId, mailbox: MailboxIndex, attempts: u8 },
+    /// Put this message onto the shelf with this note: the pool keeps no entry of it.
+    Shelve { message: MessageId, note: Note },
+    /// Take the oldest of a mailbox's messages from this shelf, at most so many, and of [`Shelf::Releasing`] only those
+    /// that are due by then. Answer with [`super::Pool::handle_refilled`]; from the look at the shelf on nobody else may
+    /// be given them.
+    Refill { mailbox: MailboxIndex, shelf: Shelf, count: usize, due: Moment },
     /// A store failed: take in nothing more until an operator has looked.
     StopIntake { reason: String },
     /// Something for the log and a message's history.

@@ -11,7 +11,7 @@ use crate::limits::REASONS_MAX;
 use crate::time::Moment;
 use crate::verdict::{Finding, Verdict};
 
-/// Kept small: a hundred thousand of them wait on a busy day. What only few messages have is boxed.
+/// Kept small. What only few messages have is boxed.
 #[derive(Clone, Debug)]
 pub(super) struct Entry {
     pub(super) mailbox: MailboxIndex,
@@ -24,7 +24,7 @@ pub(super) struct Entry {
     pub(super) returns: u16,
     /// A worker was lost or gave no answer while it had this message.
     pub(super) suspect: bool,
-    /// Found at the start with attempts, the last of which a former run of the hook may have cut short itself.
+    /// Found on disk with attempts, the last of which a former run of the hook may have cut short itself.
     pub(super) recovered: bool,
     /// An operator put it back: it leaves by a verdict only, however long that takes.
     pub(super) requeued: bool,
@@ -57,8 +57,6 @@ pub(super) enum State {
     /// A store decides what comes next; no timer takes the message away.
     Settling(Box<Settling>),
     Releasing(Box<Releasing>),
-    Held,
-    Quarantined,
 }
 
 /// One grabber's exclusive, timed right to the message.
@@ -159,7 +157,7 @@ pub(super) struct Releasing {
     pub(super) recording: usize,
     /// How many of the refused the sender has been told of.
     pub(super) bounced: usize,
-    /// Since when the way out is tried; unknown for what a start found on disk.
+    /// Since when the way out is tried; unknown for a notice.
     pub(super) started: Option<Moment>,
     /// The next hop's last words to those who are still pending.
     pub(super) last_reply: Option<String>,

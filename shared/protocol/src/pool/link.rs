@@ -616,15 +616,25 @@ impl Pool {
         }) else {
             return backlog;
         };
+        let mut shelves = Vec::new();
         for (queue, waiting) in &self.waiting {
             if !self.may_have(key, grabber, queue, None) {
                 continue;
             }
             backlog.messages += waiting.len() as u64;
+            // What lies on the shelf is behind what waits here.
+            let place = (queue.mailbox, queue.shelf());
+            if !shelves.contains(&place) {
+                shelves.push(place);
+                let shelved = self.shelved(place);
+                backlog.messages += shelved.messages;
+                backlog.bytes = backlog.bytes.saturating_add(shelved.bytes);
+            }
             if let Some(oldest) = waiting.first().and_then(|(_, id)| self.messages.get(id)) {
                 backlog.oldest_ms = backlog.oldest_ms.max(millis(now.since(oldest.since)));
                 // Counting every message's bytes would cost more than the answer is worth.
-                backlog.bytes += oldest.length.saturating_mul(waiting.len() as u64);
+                let here = oldest.length.saturating_mul(waiting.len() as u64);
+                backlog.bytes = backlog.bytes.saturating_add(here);
             }
         }
         backlog

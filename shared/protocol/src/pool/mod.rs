@@ -9,6 +9,7 @@
 //! - [`Pool::next_timeout`] tells when to call [`Pool::handle_timeout`].
 //!
 //! Effects that take time carry a token; each is answered once, and what no longer matters is known by its token.
+//! Most of what is stored has no entry here: see `shelf.rs`.
 //! The same code runs in the hook, under the simulation and in the model tests.
 
 mod assign;
@@ -25,6 +26,7 @@ mod release;
 mod reserve;
 mod rest;
 mod settle;
+mod shelf;
 mod status;
 #[cfg(test)]
 #[allow(
@@ -46,6 +48,7 @@ pub use effect::{
 };
 pub use link::LinkPeer;
 pub use operator::{Operation, OperatorError};
+pub use shelf::{Note, Shelf, Shelved};
 pub use status::{Counters, MailboxStatus, MessageStatus, Remaining, Status, WorkerStatus};
 
 use crate::id::{Epoch, Fence, MessageId, Session, Token};
@@ -55,6 +58,7 @@ use crate::timer::Timers;
 use entry::{Entry, State};
 use grabbers::{GrabberKey, Grabbers};
 use needs::Needs;
+use shelf::OnShelf;
 
 /// Returns after which a message is in the pool again at once; after each further one it waits twice as long.
 const RETURNS_AT_ONCE: u16 = 3;
@@ -87,6 +91,8 @@ enum Timer {
     Backlog,
     /// When a mailbox's oldest waiting message is looked at for its age.
     Aged(MailboxIndex),
+    /// When releases that lie on the shelf may be due.
+    Shelf(MailboxIndex),
 }
 
 /// Messages that wait for the same grabbers.
@@ -95,7 +101,8 @@ struct Queue {
     mailbox: MailboxIndex,
     /// They are retried one at a time, apart, so that nobody waits behind them.
     suspects: bool,
-    /// What earlier workers have done already.
+    /// Earlier workers have done some of what they need, and what that is.
+    parts: bool,
     met: Needs,
 }
 
@@ -110,6 +117,11 @@ pub struct Pool {
     /// Due to be released, by mailbox, and how many are under way.
     release_due: BTreeMap<MailboxIndex, BTreeSet<MessageId>>,
     releasing: BTreeMap<MailboxIndex, usize>,
+    /// Whose release waits for its next try.
+    deferred: BTreeMap<MailboxIndex, BTreeSet<MessageId>>,
+    /// What is known of no more than its number.
+    shelves: BTreeMap<(MailboxIndex, Shelf), OnShelf>,
+    started: Moment,
     grabbers: Grabbers,
     /// Workers that an operator made not ready, with the reason, whether they are linked or not.
     orders: BTreeMap<String, String>,
@@ -141,6 +153,9 @@ impl Pool {
             waiting: BTreeMap::new(),
             release_due: BTreeMap::new(),
             releasing: BTreeMap::new(),
+            deferred: BTreeMap::new(),
+            shelves: BTreeMap::new(),
+            started: Moment::default(),
             grabbers: Grabbers::default(),
             orders: BTreeMap::new(),
             stalled: BTreeSet::new(),
@@ -192,37 +207,8 @@ impl Pool {
         self.counters.marked += 1;
         self.insert(marked, State::Marked);
         self.event(Event::Marked { message: id });
-        self.return_to_pool(id, now);
+        self.enter_pool(id, now);
         self.assign(now);
-    }
-
-    /// A message that the spool found at the start.
-    pub fn handle_recovered(&mut self, recovered: Recovered, now: Moment) {
-        let Recovered { marked, state } = recovered;
-        let (id, mailbox) = (marked.id, marked.mailbox);
-        if self.messages.contains_key(&id) {
-            return;
-        }
-        match state {
-            StoredState::Marked { attempts } | StoredState::Part { attempts } => {
-                self.insert(Marked { attempts, ..marked }, State::Marked);
-                if matches!(state, StoredState::Part { .. }) {
-                    self.on_part_recovered(id);
-                }
-                if let Some(entry) = self.messages.get_mut(&id) {
-                    entry.recovered = attempts > 0;
-                }
-                self.return_to_pool(id, now);
-                self.give_workers_time(id, now);
-            }
-            StoredState::Releasing => {
-                self.insert(marked, State::Releasing(Box::default()));
-                self.release_due.entry(mailbox).or_default().insert(id);
-                self.release_next(mailbox, now);
-            }
-            StoredState::Held => self.insert(marked, State::Held),
-            StoredState::Quarantined => self.insert(marked, State::Quarantined),
-        }
     }
 
     /// A message that must not be processed, such as one that has come round in a loop: it is held at once.
@@ -296,6 +282,7 @@ impl Pool {
                 Timer::Tell => self.on_tell(now),
                 Timer::Backlog => self.on_backlog(now),
                 Timer::Aged(mailbox) => self.on_aged(mailbox, now),
+                Timer::Shelf(mailbox) => self.refill(mailbox, Shelf::Releasing, now),
             }
         }
         self.assign(now);
@@ -322,12 +309,20 @@ impl Pool {
         self.messages.insert(marked.id, entry);
     }
 
-    /// Puts a message into the pool: it is free for whoever wants it.
+    /// Puts a message back into the pool. One of too many suspects goes onto the shelf.
     fn return_to_pool(&mut self, id: MessageId, now: Moment) {
-        let Some(entry) = self.messages.get_mut(&id) else { return };
+        let Some(entry) = self.messages.get(&id) else { return };
         if !matches!(entry.state, State::Marked) || entry.storing.is_some() {
             return; // `handle_stored` puts it there.
         }
+        if !(entry.suspect && self.shelve_beyond_window(id)) {
+            self.enqueue(id, now);
+        }
+    }
+
+    /// Makes a message free for whoever wants it.
+    fn enqueue(&mut self, id: MessageId, now: Moment) {
+        let Some(entry) = self.messages.get(&id) else { return };
         let (since, mailbox, requeued) = (entry.since, entry.mailbox, entry.requeued);
         self.waiting.entry(entry.queue()).or_default().insert((since, id));
         let deadline = match entry.custody {
@@ -356,13 +351,6 @@ impl Pool {
                 let pause = (RETURN_PAUSE * (1 << more.min(16))).min(RETURN_PAUSE_MAX);
                 self.timers.set(Timer::Repool(id), now + pause);
             }
-        }
-    }
-
-    /// A hook that starts must not take its own absence for that of its workers.
-    fn give_workers_time(&mut self, id: MessageId, now: Moment) {
-        if let Some(at) = self.timers.get(Timer::Unprocessed(id)) {
-            self.timers.set(Timer::Unprocessed(id), at.max(now + LINKING_TIME));
         }
     }
 
@@ -450,8 +438,10 @@ impl Pool {
             if let Some(token) = entry.storing {
                 self.tokens.remove(&token);
             }
-            if let Some(releasing) = self.release_due.get_mut(&entry.mailbox) {
-                releasing.remove(&id);
+            for releases in [&mut self.release_due, &mut self.deferred] {
+                if let Some(releases) = releases.get_mut(&entry.mailbox) {
+                    releases.remove(&id);
+                }
             }
             for charge in entry.history.iter().flat_map(|history| &history.charges) {
                 if let Some(grabber) = self.grabbers.get_mut(charge.grabber) {

@@ -4,8 +4,9 @@
 use gantry_mail::HeaderEdit;
 
 use super::Pool;
-use super::effect::{Change, StoredState};
+use super::effect::{Change, Effect, Recovered, StoredState};
 use super::entry::{Entry, Next, Releasing, State};
+use super::shelf::Shelf;
 use crate::frame::{HostControl, Manage, Order};
 use crate::id::{Digest, MessageId, Token};
 use crate::limits::GRABBERS_MAX;
@@ -44,7 +45,8 @@ pub enum OperatorError {
 
 impl Pool {
     /// Releases or deletes a message that is held or quarantined, as `wanted` says. It is done when the store with the
-    /// token that is returned completes; where that fails, the message is where it was.
+    /// token that is returned completes; where that fails, the message is where it was. `take` takes it from the shelf, and
+    /// is called for what the pool has not in its hands.
     ///
     /// # Errors
     /// [`OperatorError::Unknown`] and [`OperatorError::WrongState`]: the decision was about something else.
@@ -53,18 +55,25 @@ impl Pool {
         id: MessageId,
         wanted: StoredState,
         operation: Operation,
+        take: impl FnOnce() -> Option<Recovered>,
         now: Moment,
     ) -> Result<Token, OperatorError> {
-        let entry = self.messages.get(&id).ok_or(OperatorError::Unknown { id })?;
-        let fits = matches!(
-            (&entry.state, wanted),
-            (State::Held, StoredState::Held) | (State::Quarantined, StoredState::Quarantined)
-        );
-        if !fits || entry.storing.is_some() {
-            let wanted = if wanted == StoredState::Held { "held" } else { "quarantined" };
-            return Err(OperatorError::WrongState { id, actual: entry.state_name(), wanted });
+        let wrong = |actual| {
+            let wanted = Shelf::of(wanted).word();
+            Err(OperatorError::WrongState { id, actual, wanted })
+        };
+        if let Some(entry) = self.messages.get(&id) {
+            return wrong(entry.state_name());
         }
-        let (recipients, length) = (entry.recipients, entry.length);
+        let Recovered { marked, state, note } = take().ok_or(OperatorError::Unknown { id })?;
+        let shelf = Shelf::of(state);
+        if state != wanted || !matches!(shelf, Shelf::Held | Shelf::Quarantined) {
+            self.effects.push_back(Effect::Shelve { message: id, note });
+            return wrong(shelf.word());
+        }
+        self.took(marked.mailbox, shelf, marked.length);
+        let (recipients, length) = (marked.recipients, marked.length);
+        self.insert(marked, State::Marked);
         let (next, change) = match operation {
             Operation::Release => (Next::Requeued { prior: wanted }, Change::Requeue),
             Operation::ReleaseAsIs { by } => {
@@ -171,8 +180,6 @@ impl Entry {
             State::Reserved(_) => "reserved",
             State::Settling(_) => "settling",
             State::Releasing(_) => "releasing",
-            State::Held => "held",
-            State::Quarantined => "quarantined",
         }
     }
 }

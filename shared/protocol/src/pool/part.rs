@@ -164,7 +164,7 @@ impl Pool {
         let remaining = remaining.unwrap_or_default();
         self.counters.parts += 1;
         self.event(Event::Part { message: id, grabber, findings: news, remaining });
-        self.return_to_pool(id, now);
+        self.enter_pool(id, now);
     }
 
     /// A message with parts that the spool found at the start: what they are is read when somebody wants it.
@@ -215,7 +215,7 @@ impl Pool {
                     let found = Found { findings: log.findings, met, read: true };
                     (entry.found, entry.recipients) = (Some(Box::new(found)), log.recipients);
                 }
-                self.return_to_pool(id, now);
+                self.enqueue(id, now);
             }
         }
         self.assign(now);
@@ -254,7 +254,8 @@ impl Entry {
 
     /// Where it waits while it is in the pool.
     pub(super) fn queue(&self) -> Queue {
-        Queue { mailbox: self.mailbox, suspects: self.suspect, met: self.met() }
+        let (suspects, parts) = (self.suspect, self.found.is_some());
+        Queue { mailbox: self.mailbox, suspects, parts, met: self.met() }
     }
 
     /// Its state on disk while it is in the pool.

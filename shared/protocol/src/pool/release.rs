@@ -8,6 +8,7 @@ use super::effect::{
 };
 use super::entry::{End, Entry, Releasing, State, Step};
 use super::settle::{Plan, reasons_of};
+use super::shelf::Shelf;
 use super::{Pool, Timer};
 use crate::id::{MessageId, Token};
 use crate::text::bounded;
@@ -29,6 +30,9 @@ impl Pool {
         }
         releasing.started = Some(now);
         entry.state = State::Releasing(releasing);
+        if self.shelve_release(id, now, now) {
+            return;
+        }
         self.release_due.entry(mailbox).or_default().insert(id);
         self.release_next(mailbox, now);
     }
@@ -44,10 +48,11 @@ impl Pool {
             let Some(id) =
                 self.release_due.get_mut(&mailbox).and_then(std::collections::BTreeSet::pop_first)
             else {
-                return;
+                break;
             };
             self.release_one(id, mailbox, now);
         }
+        self.refill(mailbox, Shelf::Releasing, now);
     }
 
     fn release_one(&mut self, id: MessageId, mailbox: MailboxIndex, now: Moment) {
@@ -318,6 +323,9 @@ impl Pool {
             return;
         }
         self.insert(own, State::Releasing(Box::default()));
+        if self.shelve_release(id, now, now) {
+            return;
+        }
         self.release_due.entry(mailbox).or_default().insert(id);
         self.release_next(mailbox, now);
     }
@@ -358,7 +366,10 @@ impl Pool {
             releasing.tries += 1;
             let tries = releasing.tries;
             let pause = self.pause(id, tries);
-            return self.release_later(id, pause, now);
+            if !self.shelve_release(id, now + pause, now) {
+                self.release_later(id, pause, now);
+            }
+            return;
         }
         match releasing.end {
             End::Done => {
@@ -407,12 +418,17 @@ impl Pool {
     }
 
     pub(super) fn release_later(&mut self, id: MessageId, pause: Duration, now: Moment) {
+        let Some(entry) = self.messages.get(&id) else { return };
+        self.deferred.entry(entry.mailbox).or_default().insert(id);
         self.timers.set(Timer::Release(id), now + pause);
     }
 
     pub(super) fn on_release_due(&mut self, id: MessageId, now: Moment) {
         let Some(entry) = self.messages.get(&id) else { return };
         let mailbox = entry.mailbox;
+        if let Some(deferred) = self.deferred.get_mut(&mailbox) {
+            deferred.remove(&id);
+        }
         if matches!(entry.state, State::Releasing(_)) {
             self.release_due.entry(mailbox).or_default().insert(id);
             self.release_next(mailbox, now);

@@ -11,6 +11,7 @@ use super::entry::{
 };
 use super::grabbers::GrabberKey;
 use super::originated::check_originated;
+use super::shelf::{Note, Shelf};
 use super::{Pool, RejectLate, Timer, WhenUnprocessed};
 use crate::frame::{HostReservation, Settled};
 use crate::id::{Digest, MessageId, Token};
@@ -250,7 +251,6 @@ impl Pool {
                 State::Marked | State::Reserved(_) => self.on_charged(id, now),
                 State::Settling(_) => self.on_settled(id, stored, now),
                 State::Releasing(_) => self.on_recorded(id, stored, now),
-                State::Held | State::Quarantined => {}
             }
         }
         self.assign(now);
@@ -294,15 +294,12 @@ impl Pool {
             }
             Next::AdoptedMarked => {
                 self.adopt(id);
-                self.return_to_pool(id, now);
+                self.enter_pool(id, now);
             }
             Next::SetAside { quarantined, reason } => {
                 if was_upstream {
                     self.adopt(id);
                 }
-                let Some(entry) = self.messages.get_mut(&id) else { return };
-                self.timers.clear(Timer::Unprocessed(id));
-                entry.state = if quarantined { State::Quarantined } else { State::Held };
                 let state = if quarantined { StoredState::Quarantined } else { StoredState::Held };
                 *(if quarantined {
                     &mut self.counters.quarantined
@@ -310,6 +307,7 @@ impl Pool {
                     &mut self.counters.held
                 }) += 1;
                 self.event(Event::SetAside { message: id, state, reason });
+                self.shelve(id, Shelf::of(state), Note::default());
             }
             Next::Removed { prior: None } => self.drop_processed(id, Ending::Discarded),
             Next::Removed { prior: Some(from) } => {
@@ -329,7 +327,7 @@ impl Pool {
                     // It begins anew, and its age counts from here.
                     (entry.requeued, entry.since) = (true, now);
                 }
-                self.return_to_pool(id, now);
+                self.enter_pool(id, now);
             }
         }
     }
@@ -401,14 +399,7 @@ impl Pool {
                 | Next::ReleasedAsIs { prior, .. }
                 | Next::Removed { prior: Some(prior) } = next
                 {
-                    if let Some(entry) = self.messages.get_mut(&id) {
-                        entry.state = if prior == StoredState::Quarantined {
-                            State::Quarantined
-                        } else {
-                            State::Held
-                        };
-                    }
-                    return;
+                    return self.shelve(id, Shelf::of(prior), Note::default());
                 }
             }
             State::Releasing(releasing) if upstream => {
@@ -419,7 +410,6 @@ impl Pool {
                 }
             }
             State::Releasing(releasing) => return self.release_again(id, releasing, now),
-            aside @ (State::Held | State::Quarantined) => return entry.state = aside,
             State::Marked => {}
         }
         if upstream {
@@ -476,7 +466,7 @@ impl Pool {
         let upstream = entry.is_upstream();
         let waited = now.since(entry.since).as_secs();
         match entry.state {
-            State::Settling(_) | State::Held | State::Quarantined => return,
+            State::Settling(_) => return,
             State::Releasing(_) => return self.adopt_while_releasing(id, now),
             State::Reserved(_) if !upstream => return,
             State::Marked | State::Reserved(_) => {}

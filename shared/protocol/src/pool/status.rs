@@ -5,7 +5,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::Pool;
+use super::effect::{MailboxIndex, Marked, Recovered, StoredState};
 use super::entry::{Entry, State};
+use super::shelf::Shelf;
 use crate::id::MessageId;
 use crate::profile::{Profile, Readiness};
 use crate::time::{Moment, millis};
@@ -170,23 +172,29 @@ impl Pool {
                 State::Settling(_) => &mut remaining.settling,
                 State::Releasing(releasing) if releasing.tries > 0 => &mut remaining.deferred,
                 State::Releasing(_) => &mut remaining.releasing,
-                State::Held | State::Quarantined => continue,
             }) += 1;
+        }
+        for (_, shelf, count) in self.all_shelved() {
+            *(match shelf {
+                Shelf::Waiting | Shelf::Suspects | Shelf::Parts => &mut remaining.waiting,
+                // Nearly all of them: there is no room for what is to be tried again.
+                Shelf::Releasing => &mut remaining.deferred,
+                Shelf::Held | Shelf::Quarantined => continue,
+            }) += count.messages;
         }
         remaining
     }
 
-    /// A picture of the pool; at most `messages_max` messages, oldest first.
-    pub fn status(&self, messages_max: usize, now: Moment) -> Status {
+    /// A picture of the pool and of what lies on the shelf; at most `messages_max` messages, oldest first. `shelved` has the
+    /// oldest of those on the shelf, as many.
+    pub fn status(&self, messages_max: usize, shelved: &[Recovered], now: Moment) -> Status {
         let mut status = Status { counters: self.counters.clone(), ..Status::default() };
-        for (id, entry) in &self.messages {
+        for entry in self.messages.values() {
             *(match entry.state {
                 State::Marked => &mut status.waiting,
                 State::Reserved(_) => &mut status.reserved,
                 State::Settling(_) => &mut status.settling,
                 State::Releasing(_) => &mut status.releasing,
-                State::Held => &mut status.held,
-                State::Quarantined => &mut status.quarantined,
             }) += 1;
             let age_s = now.since(entry.since).as_secs();
             if matches!(entry.state, State::Marked) {
@@ -194,10 +202,20 @@ impl Pool {
                 status.backlog.bytes += entry.length;
                 status.backlog.oldest_s = status.backlog.oldest_s.max(age_s);
             }
-            if status.messages.len() < messages_max {
-                status.messages.push(self.message_status(*id, entry, now));
-            }
         }
+        for (_, shelf, count) in self.all_shelved() {
+            *(match shelf {
+                Shelf::Waiting | Shelf::Suspects | Shelf::Parts => {
+                    status.backlog.messages += count.messages;
+                    status.backlog.bytes = status.backlog.bytes.saturating_add(count.bytes);
+                    &mut status.waiting
+                }
+                Shelf::Releasing => &mut status.releasing,
+                Shelf::Held => &mut status.held,
+                Shelf::Quarantined => &mut status.quarantined,
+            }) += count.messages;
+        }
+        (status.messages, _) = self.messages(|_| true, messages_max, shelved, now);
         status.workers = self.workers(now);
         status
     }
@@ -231,7 +249,7 @@ impl Pool {
             .collect()
     }
 
-    /// Each mailbox, in the order of the configuration. Looks at every message once.
+    /// Each mailbox, in the order of the configuration. Looks at every message in memory once.
     pub fn mailboxes(&self, now: Moment) -> Vec<MailboxStatus> {
         let names = self.config.mailboxes.iter().map(|mailbox| mailbox.name.clone());
         let mut all: Vec<MailboxStatus> =
@@ -243,13 +261,23 @@ impl Pool {
                 State::Reserved(_) => &mut mailbox.reserved,
                 State::Settling(_) => &mut mailbox.settling,
                 State::Releasing(_) => &mut mailbox.releasing,
-                State::Held => &mut mailbox.held,
-                State::Quarantined => &mut mailbox.quarantined,
             }) += 1;
             if matches!(entry.state, State::Marked) {
                 mailbox.waiting_bytes += entry.length;
                 mailbox.oldest_s = mailbox.oldest_s.max(now.since(entry.since).as_secs());
             }
+        }
+        for (mailbox, shelf, count) in self.all_shelved() {
+            let Some(mailbox) = all.get_mut(usize::from(mailbox.0)) else { continue };
+            *(match shelf {
+                Shelf::Waiting | Shelf::Suspects | Shelf::Parts => {
+                    mailbox.waiting_bytes = mailbox.waiting_bytes.saturating_add(count.bytes);
+                    &mut mailbox.waiting
+                }
+                Shelf::Releasing => &mut mailbox.releasing,
+                Shelf::Held => &mut mailbox.held,
+                Shelf::Quarantined => &mut mailbox.quarantined,
+            }) += count.messages;
         }
         all
     }
@@ -259,38 +287,64 @@ impl Pool {
     }
 
     /// The first `max` messages whose state `wanted` accepts by its word (`reserved` for those that are dispatched), oldest
-    /// first, and how many more there are.
+    /// first, and how many more there are. `shelved` has the first `max` such ones on the shelf.
     pub fn messages(
         &self,
         wanted: impl Fn(&str) -> bool,
         max: usize,
+        shelved: &[Recovered],
         now: Moment,
     ) -> (Vec<MessageStatus>, u64) {
-        let mut messages = Vec::new();
-        let mut more = 0;
-        for (id, entry) in &self.messages {
-            if !wanted(entry.state_name()) {
-                continue;
-            }
-            if messages.len() < max {
-                messages.push(self.message_status(*id, entry, now));
-            } else {
-                more += 1;
-            }
-        }
-        (messages, more)
+        let here = || self.messages.iter().filter(|(_, entry)| wanted(entry.state_name()));
+        let on_shelf = |found: &&Recovered| {
+            wanted(Shelf::of(found.state).word()) && !self.messages.contains_key(&found.marked.id)
+        };
+        let mut messages: Vec<(MessageId, MessageStatus)> = here()
+            .take(max)
+            .map(|(id, entry)| (*id, self.message_status(*id, entry, now)))
+            .chain(
+                shelved
+                    .iter()
+                    .filter(on_shelf)
+                    .map(|found| (found.marked.id, self.shelved_status(found, now))),
+            )
+            .collect();
+        messages.sort_unstable_by_key(|(id, _)| *id);
+        messages.truncate(max);
+        let counts = self.all_shelved().filter(|(_, shelf, _)| wanted(shelf.word()));
+        let all = here().count() as u64 + counts.map(|(_, _, count)| count.messages).sum::<u64>();
+        let more = all.saturating_sub(messages.len() as u64);
+        (messages.into_iter().map(|(_, message)| message).collect(), more)
     }
 
-    /// One message; `None` where it is not here.
+    /// One message that the pool has in its hands.
     pub fn message(&self, id: MessageId, now: Moment) -> Option<MessageStatus> {
         self.messages.get(&id).map(|entry| self.message_status(id, entry, now))
     }
 
-    fn message_status(&self, id: MessageId, entry: &Entry, now: Moment) -> MessageStatus {
-        let mailbox = self.config.mailboxes.get(usize::from(entry.mailbox.0));
+    /// One message from the shelf. Its reasons are in its file.
+    pub fn shelved_status(&self, found: &Recovered, now: Moment) -> MessageStatus {
+        let Marked { id, mailbox, length, since, .. } = found.marked;
+        let attempts = match found.state {
+            StoredState::Marked { attempts } | StoredState::Part { attempts } => attempts,
+            _ => 0,
+        };
         MessageStatus {
             id: id.to_string(),
-            mailbox: mailbox.map(|mailbox| mailbox.name.clone()).unwrap_or_default(),
+            mailbox: self.mailbox_name(mailbox),
+            state: Shelf::of(found.state).word().to_owned(),
+            age_s: now.since(since).as_secs(),
+            attempts,
+            length,
+            reasons: Vec::new(),
+            remaining: Vec::new(),
+        }
+    }
+
+    fn message_status(&self, id: MessageId, entry: &Entry, now: Moment) -> MessageStatus {
+        MessageStatus {
+            id: id.to_string(),
+            mailbox: self.mailbox_name(entry.mailbox),
             state: match entry.reservation() {
                 Some(reservation) => {
                     format!("dispatched for {}", self.grabbers.name(reservation.grabber))
@@ -306,6 +360,11 @@ impl Pool {
                 _ => Vec::new(),
             },
         }
+    }
+
+    fn mailbox_name(&self, mailbox: MailboxIndex) -> String {
+        let mailbox = self.config.mailboxes.get(usize::from(mailbox.0));
+        mailbox.map(|mailbox| mailbox.name.clone()).unwrap_or_default()
     }
 }
 

@@ -170,7 +170,7 @@ impl Model for Reservations {
                 })
             }),
             Property::always("attempts stay within their limit", |_, world: &World| {
-                let status = world.net.pool.status(99, world.net.now);
+                let status = world.net.pool.status(99, &[], world.net.now);
                 status.messages.iter().all(|message| message.attempts <= ATTEMPTS_MAX)
             }),
             Property::always("in the end every message is out or held", |_, world: &World| {

@@ -84,6 +84,8 @@ pub(crate) struct Net {
     pub(crate) forgets_fences: bool,
     epoch: u32,
     disk: BTreeMap<MessageId, OnDisk>,
+    /// Those that are not in the pool's hands.
+    shelf: BTreeSet<MessageId>,
     pub(crate) nodes: Vec<Node>,
     pub(crate) stores: Vec<(Token, MessageId, Change)>,
     assigns: Vec<Assignment>,
@@ -122,6 +124,7 @@ impl Net {
             forgets_fences: false,
             epoch: 1,
             disk: BTreeMap::new(),
+            shelf: BTreeSet::new(),
             given: BTreeMap::new(),
             settled_by: BTreeMap::new(),
             held: BTreeSet::new(),
@@ -194,13 +197,24 @@ impl Net {
         self.releases.clear();
         self.epoch += 1;
         self.pool = Pool::new(self.config.clone(), self.epoch);
+        let mut found = BTreeMap::<_, Shelved>::new();
         for OnDisk { marked, state, .. } in self.disk.values() {
-            let mut marked = marked.clone();
-            if let StoredState::Marked { attempts } = state {
-                marked.attempts = *attempts;
-            }
-            self.pool.handle_recovered(Recovered { marked, state: *state }, self.now);
+            found.entry((marked.mailbox, Shelf::of(*state))).or_default().add(marked.length);
         }
+        self.shelf = self.disk.keys().copied().collect();
+        self.pool.handle_opened(found, self.now);
+        self.run();
+    }
+
+    fn take_from_shelf(&mut self, shelf: Shelf, count: usize) -> Vec<Recovered> {
+        let on_shelf = self.shelf.iter().filter(|id| Shelf::of(self.disk[id].state) == shelf);
+        let taken: Vec<MessageId> = on_shelf.take(count).copied().collect();
+        let take = |id: &MessageId| {
+            self.shelf.remove(id);
+            let OnDisk { marked, state, .. } = self.disk[id].clone();
+            Recovered { marked, state, note: Note::default() }
+        };
+        taken.iter().map(take).collect()
     }
 
     fn link(&mut self, worker: usize) {
@@ -432,6 +446,13 @@ impl Net {
                     let log = self.disk[&message].log.clone();
                     self.pool.handle_loaded(token, Ok(log), self.now);
                 }
+                Effect::Shelve { message, .. } => {
+                    assert!(self.shelf.insert(message), "{message} is on the shelf already");
+                }
+                Effect::Refill { mailbox, shelf, count, .. } => {
+                    let found = self.take_from_shelf(shelf, count);
+                    self.pool.handle_refilled(mailbox, shelf, found, self.now);
+                }
                 Effect::Control { session, frame } => {
                     if let Some(link) = self.link_of(session) {
                         link.control_down.push_back(frame);
@@ -503,12 +524,12 @@ impl Net {
             }
             self.pass(100);
         }
-        panic!("messages that never end: {:#?}", self.pool.status(99, self.now));
+        panic!("messages that never end: {:#?}", self.pool.status(99, &[], self.now));
     }
 
     /// With nothing to do, nobody holds anything, and each worker may be given as much as it can start.
     fn check_rest(&mut self) {
-        let status = self.pool.status(99, self.now);
+        let status = self.pool.status(99, &[], self.now);
         assert!(status.workers.len() <= self.nodes.len());
         for worker in &status.workers {
             assert_eq!(worker.free, 2, "{} has lost or won credit", worker.name);

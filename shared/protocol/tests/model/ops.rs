@@ -87,6 +87,11 @@ pub(crate) enum Op {
         which: usize,
         fails: bool,
     },
+    /// The driver looks at a shelf, or tells what it found there.
+    Refill {
+        which: usize,
+        look: bool,
+    },
     SenderGone {
         which: usize,
     },
@@ -149,6 +154,7 @@ pub(crate) fn op() -> impl Strategy<Value = Op> {
         8 => (which(), proptest::collection::vec(0_u8..5, 3))
             .prop_map(|(which, results)| Op::Released { which, results }),
         4 => (which(), proptest::bool::weighted(0.1)).prop_map(|(which, fails)| Op::Loaded { which, fails }),
+        6 => (which(), any::<bool>()).prop_map(|(which, look)| Op::Refill { which, look }),
         1 => which().prop_map(|which| Op::SenderGone { which }),
         1 => (which(), decision(), any::<bool>())
             .prop_map(|(which, decision, quarantined)| Op::Operate { which, decision, quarantined }),

@@ -37,6 +37,11 @@ pub(crate) struct World {
     assigns: Vec<Assignment>,
     releases: Vec<(Token, MessageId, Vec<u16>)>,
     loads: Vec<(Token, MessageId)>,
+    /// What of the disk is not in the pool's hands.
+    shelf: BTreeMap<MessageId, Note>,
+    /// Refills asked for, and what was found for those that the driver has looked for.
+    refills: Vec<Refill>,
+    found: Vec<(MailboxIndex, Shelf, Vec<Recovered>)>,
     /// Every assignment that was ever sent: of others a worker cannot speak.
     history: Vec<Assignment>,
     epoch: u32,
@@ -46,6 +51,9 @@ pub(crate) struct World {
     serial: u32,
     drained: bool,
 }
+
+/// Mailbox, shelf, how many at most, and due by then.
+type Refill = (MailboxIndex, Shelf, usize, Moment);
 
 fn rules() -> Vec<WhenUnprocessed> {
     let after = Duration::from_secs(100);
@@ -71,7 +79,7 @@ fn config() -> Config {
             )
         })
         .collect();
-    Config { returns_max: 5, ..Config::new("mx1", POLICY, mailboxes) }
+    Config { returns_max: 5, window: 3, ..Config::new("mx1", POLICY, mailboxes) }
 }
 
 fn pick<T>(which: usize, from: &mut Vec<T>) -> Option<T> {
@@ -90,6 +98,9 @@ impl World {
             assigns: Vec::new(),
             releases: Vec::new(),
             loads: Vec::new(),
+            shelf: BTreeMap::new(),
+            refills: Vec::new(),
+            found: Vec::new(),
             history: Vec::new(),
             epoch: 1,
             messages: 0,
@@ -116,6 +127,8 @@ impl World {
             Op::Assigned { which, outcome } => self.assigned(*which, *outcome),
             Op::Released { which, results } => self.released(*which, results),
             Op::Loaded { which, fails } => self.loaded(*which, *fails),
+            Op::Refill { which, look: true } => self.look(*which),
+            Op::Refill { which, look: false } => self.refilled(*which),
             Op::SenderGone { which } => self.sender_gone(*which),
             Op::Operate { which, decision, quarantined } => {
                 self.operate(*which, *decision, *quarantined)
@@ -133,8 +146,13 @@ impl World {
 
     /// The pool knows exactly what is on disk or waited for: nothing is forgotten, nothing made up.
     fn check(&self) {
-        let status = self.pool.status(usize::MAX, self.now);
-        let mut known: Vec<&str> = status.messages.iter().map(|m| m.id.as_str()).collect();
+        let status = self.status();
+        let on_their_way = self.found.iter().flat_map(|(.., found)| found);
+        let mut known: Vec<String> = status.messages.iter().map(|m| m.id.clone()).collect();
+        known.extend(on_their_way.map(|found| found.marked.id.to_string()));
+        let counted = status.waiting + status.reserved + status.settling + status.releasing;
+        let counted = counted + status.held + status.quarantined;
+        assert_eq!(counted, known.len() as u64, "what is counted, and what is known");
         let reference = &self.reference;
         let mut wanted: Vec<String> = reference
             .disk
@@ -440,6 +458,41 @@ impl World {
         self.run();
     }
 
+    /// From here on what is found is in the pool's hands, though it does not know yet.
+    fn look(&mut self, which: usize) {
+        let Some((mailbox, shelf, count, due)) = pick(which, &mut self.refills) else { return };
+        let fits = |found: &Recovered| {
+            found.marked.mailbox == mailbox
+                && Shelf::of(found.state) == shelf
+                && u64::from(found.note.due_s) * 1_000 <= due.0
+        };
+        let shelved = self.shelved();
+        let found: Vec<Recovered> = shelved.into_iter().filter(fits).take(count).collect();
+        for found in &found {
+            self.shelf.remove(&found.marked.id);
+        }
+        self.found.push((mailbox, shelf, found));
+    }
+
+    fn refilled(&mut self, which: usize) {
+        let Some((mailbox, shelf, found)) = pick(which, &mut self.found) else { return };
+        self.pool.handle_refilled(mailbox, shelf, found, self.now);
+        self.run();
+    }
+
+    fn recovered(&self, id: MessageId, note: Note) -> Recovered {
+        let File { marked, state, .. } = self.reference.disk[&id].clone();
+        Recovered { marked, state, note }
+    }
+
+    fn shelved(&self) -> Vec<Recovered> {
+        self.shelf.iter().map(|(id, note)| self.recovered(*id, *note)).collect()
+    }
+
+    fn status(&self) -> Status {
+        self.pool.status(usize::MAX, &self.shelved(), self.now)
+    }
+
     fn sender_gone(&mut self, which: usize) {
         let ids: Vec<MessageId> = self.reference.senders.keys().copied().collect();
         if ids.is_empty() {
@@ -463,7 +516,14 @@ impl World {
             Decision::AsIs => Operation::ReleaseAsIs { by: "alice".to_owned() },
             Decision::Delete => Operation::Delete,
         };
-        if self.pool.handle_operator(id, wanted, operation, self.now).is_ok() {
+        let found = self.shelf.remove(&id).map(|note| self.recovered(id, note));
+        let mut untouched = found.clone();
+        let take = || untouched.take();
+        let decided = self.pool.handle_operator(id, wanted, operation, take, self.now);
+        if let Some(found) = untouched {
+            self.shelf.insert(id, found.note);
+        }
+        if decided.is_ok() {
             assert_eq!(self.reference.disk[&id].state, wanted);
             if decision == Decision::Delete {
                 self.reference.deleting.insert(id);
@@ -489,14 +549,18 @@ impl World {
         self.assigns.clear();
         self.releases.clear();
         self.loads.clear();
+        self.refills.clear();
+        self.found.clear();
         self.workers.iter_mut().for_each(|worker| worker.session = None);
         (self.epoch, self.messages) = (self.epoch + 1, 0);
         self.drained = false;
         self.pool = Pool::new(config(), self.epoch);
-        let files: Vec<File> = self.reference.disk.values().cloned().collect();
-        for File { marked, state, .. } in files {
-            self.pool.handle_recovered(Recovered { marked, state }, self.now);
+        let mut counts = BTreeMap::<_, Shelved>::new();
+        for File { marked, state, .. } in self.reference.disk.values() {
+            counts.entry((marked.mailbox, Shelf::of(*state))).or_default().add(marked.length);
         }
+        self.shelf = self.reference.disk.keys().map(|id| (*id, Note::default())).collect();
+        self.pool.handle_opened(counts, self.now);
         self.run();
     }
 
@@ -533,6 +597,14 @@ impl World {
                         account.wanted = credit.messages;
                     }
                 }
+                Effect::Shelve { message, note } => {
+                    assert!(self.reference.disk.contains_key(&message), "{message} is not stored");
+                    let twice = self.shelf.insert(message, note).is_some();
+                    assert!(!twice, "{message} is on the shelf already");
+                }
+                Effect::Refill { mailbox, shelf, count, due } => {
+                    self.refills.push((mailbox, shelf, count, due));
+                }
                 Effect::Answer { message, answer } => self.reference.answered(message, &answer),
                 Effect::Forget { message, .. } => self.reference.forgotten(message),
                 Effect::Control { .. }
@@ -567,7 +639,11 @@ impl World {
                 || !self.assigns.is_empty()
                 || !self.releases.is_empty()
                 || !self.loads.is_empty()
+                || !self.refills.is_empty()
+                || !self.found.is_empty()
             {
+                self.look(0);
+                self.refilled(0);
                 self.stored(0, false);
                 self.assigned(0, Outgoing::Sent);
                 self.released(0, &[0, 0, 0]);
@@ -590,7 +666,7 @@ impl World {
                 .map_or(200, |at| at.0.saturating_sub(self.now.0).clamp(1, 200));
             self.pass(next);
         }
-        let status = self.pool.status(usize::MAX, self.now);
+        let status = self.status();
         panic!("{} messages never end: {:#?}", status.messages.len(), status);
     }
 

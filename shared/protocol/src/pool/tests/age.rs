@@ -66,7 +66,7 @@ fn what_a_start_finds_too_old_is_told_of_at_once() {
     let old = Marked { since: host.now - secs(500), ..host.marked(Custody::Hook) };
     let id = old.id;
     let state = StoredState::Marked { attempts: 2 };
-    host.pool.handle_recovered(Recovered { marked: old, state }, host.now);
+    host.open(vec![(old, state)]);
     host.pass(secs(0));
     assert_eq!(warned(&host), [(id, 500)], "suspects are waiting too");
 }

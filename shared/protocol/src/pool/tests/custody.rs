@@ -126,10 +126,10 @@ fn a_hook_that_starts_late_gives_its_workers_time_to_link() {
     let after = secs(60);
     let rule = WhenUnprocessed::ReleaseUnscanned { after };
     let mut host = Host::with(MailboxConfig { when_unprocessed: rule, ..mailbox() });
-    let old = Marked { since: host.now - secs(900), ..host.marked(Custody::Hook) };
+    let id = MessageId { epoch: 4, counter: 1 };
+    let old = Marked { id, since: host.now - secs(900), ..host.marked(Custody::Hook) };
     let state = StoredState::Marked { attempts: 0 };
-    let id = old.id;
-    host.pool.handle_recovered(Recovered { marked: old, state }, host.now);
+    host.open(vec![(old, state)]);
     host.run();
     host.pass(secs(30));
     host.worker("a", 1);
@@ -304,7 +304,7 @@ fn a_damaged_file_is_told_and_does_not_stop_the_rest() {
     host.prompt = true;
     host.mark();
     host.mark();
-    assert_eq!(host.pool.status(0, host.now).reserved, 2, "its credits are free again");
+    assert_eq!(host.picture().reserved, 2, "its credits are free again");
 }
 
 #[test]
@@ -373,6 +373,7 @@ fn a_message_that_goes_round_is_held_at_once() {
     host.worker("a", 1);
     let marked = host.marked(Custody::Hook);
     let id = marked.id;
+    host.file(marked.clone(), StoredState::Marked { attempts: 0 });
     host.pool.handle_marked_held(marked, "a mail loop", host.now);
     host.run();
     assert!(host.is(id, "held"));

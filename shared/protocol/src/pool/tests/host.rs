@@ -1,6 +1,6 @@
 //! A driver for tests: nothing in it waits, and nothing happens that the test did not ask for.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use gantry_mail::HeaderEdit;
@@ -45,6 +45,10 @@ pub(super) struct Host {
     pub(super) loads: VecDeque<(Token, MessageId)>,
     /// The last assignment of each message.
     pub(super) assigned: BTreeMap<MessageId, Assignment>,
+    /// What is stored of messages in the hook's custody.
+    pub(super) files: BTreeMap<MessageId, Recovered>,
+    /// Those of them that are not in the pool's hands.
+    pub(super) shelf: BTreeSet<MessageId>,
     messages: u64,
     sessions: u64,
 }
@@ -72,6 +76,8 @@ impl Host {
             releases: VecDeque::new(),
             loads: VecDeque::new(),
             assigned: BTreeMap::new(),
+            files: BTreeMap::new(),
+            shelf: BTreeSet::new(),
             messages: 0,
             sessions: 0,
         }
@@ -109,16 +115,33 @@ impl Host {
 
     pub(super) fn take(&mut self, marked: Marked) -> MessageId {
         let id = marked.id;
+        self.file(marked.clone(), StoredState::Marked { attempts: marked.attempts });
         self.pool.handle_marked(marked, self.now);
         self.run();
         id
     }
 
+    /// What the driver made durable before it tells the pool.
+    pub(super) fn file(&mut self, marked: Marked, state: StoredState) {
+        self.files.insert(marked.id, Recovered { marked, state, note: Note::default() });
+    }
+
+    /// What a start finds on disk. To be called once.
+    pub(super) fn open(&mut self, found: Vec<(Marked, StoredState)>) {
+        let mut counts = BTreeMap::<_, Shelved>::new();
+        for (marked, state) in found {
+            counts.entry((marked.mailbox, Shelf::of(state))).or_default().add(marked.length);
+            self.shelf.insert(marked.id);
+            self.file(marked, state);
+        }
+        self.pool.handle_opened(counts, self.now);
+        self.run();
+    }
+
     pub(super) fn recover(&mut self, state: StoredState) -> MessageId {
         let marked = self.marked(Custody::Hook);
         let id = marked.id;
-        self.pool.handle_recovered(Recovered { marked, state }, self.now);
-        self.run();
+        self.open(vec![(marked, state)]);
         id
     }
 
@@ -224,7 +247,8 @@ impl Host {
         wanted: StoredState,
         operation: Operation,
     ) -> Result<(), OperatorError> {
-        let result = self.pool.handle_operator(id, wanted, operation, self.now);
+        let take = || self.shelf.take(&id).map(|id| self.files[&id].clone());
+        let result = self.pool.handle_operator(id, wanted, operation, take, self.now);
         self.run();
         result.map(drop)
     }
@@ -251,7 +275,10 @@ impl Host {
 
     /// Completes the oldest store.
     pub(super) fn stored(&mut self, stored: Stored) {
-        let (token, ..) = self.stores.pop_front().expect("a store is under way");
+        let (token, id, change) = self.stores.pop_front().expect("a store is under way");
+        if !matches!(stored, Stored::Failed { .. } | Stored::Damaged { .. }) {
+            self.change(id, &change);
+        }
         self.pool.handle_stored(token, stored, self.now);
         self.run();
     }
@@ -295,6 +322,7 @@ impl Host {
                         change: change.clone(),
                     });
                     if self.prompt {
+                        self.change(message, &change);
                         self.pool.handle_stored(token, done(&change), self.now);
                     } else {
                         self.stores.push_back((token, message, change));
@@ -315,9 +343,67 @@ impl Host {
                     self.releases.push_back((token, message, recipients));
                 }
                 Effect::Load { token, message, .. } => self.loads.push_back((token, message)),
+                Effect::Shelve { message, note } => {
+                    assert!(self.shelf.insert(message), "{message} is on the shelf already");
+                    self.files.get_mut(&message).expect("it is on disk").note = note;
+                }
+                Effect::Refill { mailbox, shelf, count, due } => {
+                    let found = self.take_from_shelf(mailbox, shelf, count, due);
+                    self.pool.handle_refilled(mailbox, shelf, found, self.now);
+                }
                 other => self.seen.push(other),
             }
         }
+    }
+
+    pub(super) fn take_from_shelf(
+        &mut self,
+        mailbox: MailboxIndex,
+        shelf: Shelf,
+        count: usize,
+        due: Moment,
+    ) -> Vec<Recovered> {
+        let fits = |file: &&Recovered| {
+            file.marked.mailbox == mailbox
+                && Shelf::of(file.state) == shelf
+                && u64::from(file.note.due_s) * 1_000 <= due.0
+        };
+        let shelved = self.shelf.iter().map(|id| &self.files[id]);
+        let found: Vec<Recovered> = shelved.filter(fits).take(count).cloned().collect();
+        found.iter().for_each(|found| {
+            self.shelf.remove(&found.marked.id);
+        });
+        found
+    }
+
+    /// What a store that succeeds does to the file.
+    fn change(&mut self, id: MessageId, change: &Change) {
+        let state = match change {
+            Change::Remove => {
+                self.files.remove(&id);
+                return;
+            }
+            Change::Charge { attempts } => match self.files.get(&id).map(|file| file.state) {
+                Some(StoredState::Part { .. }) => StoredState::Part { attempts: *attempts },
+                _ => StoredState::Marked { attempts: *attempts },
+            },
+            Change::Part { .. } => StoredState::Part { attempts: 0 },
+            Change::Settle { .. } | Change::ReleaseAsIs { .. } => StoredState::Releasing,
+            Change::SetAside { state, .. } | Change::Adopt { state, .. } => *state,
+            Change::Requeue => StoredState::Marked { attempts: 0 },
+            Change::Results { .. } | Change::Bounce { .. } | Change::Originate { .. } => return,
+        };
+        if let Some(file) = self.files.get_mut(&id) {
+            file.state = state;
+        }
+    }
+
+    fn on_shelf(&self) -> Vec<Recovered> {
+        self.shelf.iter().map(|id| self.files[id].clone()).collect()
+    }
+
+    pub(super) fn picture(&self) -> Status {
+        self.pool.status(usize::MAX, &self.on_shelf(), self.now)
     }
 
     pub(super) fn forget_seen(&mut self) {
@@ -326,8 +412,7 @@ impl Host {
 
     /// The message's state as `status` shows it; `None` when it is gone.
     pub(super) fn state(&self, id: MessageId) -> Option<String> {
-        let status = self.pool.status(usize::MAX, self.now);
-        status.messages.into_iter().find(|m| m.id == id.to_string()).map(|m| m.state)
+        self.picture().messages.into_iter().find(|m| m.id == id.to_string()).map(|m| m.state)
     }
 
     pub(super) fn is(&self, id: MessageId, state: &str) -> bool {
@@ -335,12 +420,15 @@ impl Host {
     }
 
     pub(super) fn status(&self, id: MessageId) -> MessageStatus {
-        let status = self.pool.status(usize::MAX, self.now);
-        status.messages.into_iter().find(|m| m.id == id.to_string()).expect("it is in the pool")
+        self.picture()
+            .messages
+            .into_iter()
+            .find(|m| m.id == id.to_string())
+            .expect("it is in the pool")
     }
 
     pub(super) fn counters(&self) -> Counters {
-        self.pool.status(0, self.now).counters
+        self.picture().counters
     }
 
     pub(super) fn events(&self) -> impl Iterator<Item = &Event> {

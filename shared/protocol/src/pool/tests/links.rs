@@ -168,7 +168,7 @@ fn a_second_hello_ends_the_link() {
     let session = host.link("a", 1);
     host.control(session, WorkerControl::Hello(hello("a", 1)));
     assert_eq!(refused_with(&host, session), Some(RefusedCode::Misbehaved));
-    let status = host.pool.status(0, host.now);
+    let status = host.picture();
     let worker = status.workers.first().unwrap();
     assert_eq!(worker.faults, 1);
     assert!(worker.last_fault.is_some(), "the status names what it did");

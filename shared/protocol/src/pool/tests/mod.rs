@@ -14,5 +14,6 @@ mod release;
 mod reservation;
 mod rest;
 mod several_hosts;
+mod shelf;
 mod takeover;
 mod verdicts;

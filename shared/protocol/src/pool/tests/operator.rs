@@ -68,7 +68,7 @@ fn a_message_that_is_released_as_it_is_goes_to_all_who_have_not_had_it() {
     let mut host = Host::new();
     let marked = Marked { recipients: 3, ..host.marked(Custody::Hook) };
     let id = marked.id;
-    host.pool.handle_recovered(Recovered { marked, state: Quarantined }, host.now);
+    host.open(vec![(marked, Quarantined)]);
     host.prompt = false;
     host.operate(id, Quarantined, as_is()).unwrap();
     assert!(host.releases.is_empty(), "nothing leaves before it is stored");
@@ -85,7 +85,7 @@ fn a_message_that_is_released_as_it_is_goes_to_all_who_have_not_had_it() {
     host.stored(Stored::ServedBefore { results: vec![had] });
     let (_, released, recipients) = host.releases.front().unwrap();
     assert_eq!((*released, recipients.as_slice()), (id, &[0, 2][..]));
-    assert_eq!(host.pool.status(0, host.now).counters.released_as_is, 1);
+    assert_eq!(host.counters().released_as_is, 1);
 }
 
 #[test]
@@ -95,7 +95,7 @@ fn what_an_operator_put_back_never_leaves_by_the_rule_for_unprocessed_mail() {
         let mut host = Host::with(MailboxConfig { when_unprocessed: rule, ..mailbox() });
         let old = Marked { since: host.now - secs(9_000), ..host.marked(Custody::Hook) };
         let id = old.id;
-        host.pool.handle_recovered(Recovered { marked: old, state: Quarantined }, host.now);
+        host.open(vec![(old, Quarantined)]);
         host.operate(id, Quarantined, Operation::Release).unwrap();
         host.pass(secs(86_400));
         assert!(host.is(id, "waiting"));

@@ -22,7 +22,7 @@ impl Host {
     }
 
     fn ordered(&self, name: &str) -> Option<String> {
-        let workers = self.pool.status(0, self.now).workers;
+        let workers = self.picture().workers;
         workers.into_iter().find(|worker| worker.name == name)?.ordered
     }
 }

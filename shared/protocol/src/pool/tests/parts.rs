@@ -152,7 +152,7 @@ fn one_who_can_do_nothing_of_what_remains_gets_nothing() {
         }
         host.want(a, 200);
     }
-    assert_eq!(host.pool.status(0, host.now).reserved, 0);
+    assert_eq!(host.picture().reserved, 0);
     assert_eq!(host.counters().parts, 101);
 }
 

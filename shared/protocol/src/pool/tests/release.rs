@@ -131,6 +131,7 @@ fn a_notice_is_a_message_of_its_own() {
     host.released(&[(0, Refused)]);
     host.stored(Stored::Done);
     let notice = host.marked(Custody::Hook);
+    host.file(notice.clone(), StoredState::Releasing);
     host.stored(Stored::Bounced { notice: Some(notice.clone()) });
     assert_eq!(host.counters().notices, 1);
     host.stored(Stored::Done);

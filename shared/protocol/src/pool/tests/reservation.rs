@@ -228,7 +228,7 @@ fn an_assignment_that_never_left_costs_no_credit() {
     assert!(host.is(second, "waiting"), "nor is it forgotten");
     host.prompt = true;
     host.pass_beating(secs(5), &[session]);
-    assert_eq!(host.pool.status(0, host.now).reserved, 1);
+    assert_eq!(host.picture().reserved, 1);
 }
 
 #[test]
