@@ -8,7 +8,9 @@ use gantry_operator::{
     Aside, HEADER_SHOWN_BYTES_MAX, ListedMessage, MESSAGES_MAX, MessageLife, Reply, ShownMessage,
 };
 use gantry_protocol::id::MessageId;
-use gantry_protocol::pool::{Change, MailboxIndex, ReleaseResult, Stored};
+use gantry_protocol::pool::{
+    Change, MailboxIndex, MessageStatus, ReleaseResult, Shelf, Stored, StoredState,
+};
 use gantry_protocol::verdict::{Finding, Outcome};
 
 use crate::disk::Disk;
@@ -35,10 +37,7 @@ pub fn list<D: Disk>(spool: &Spool<D>, mailboxes: &[String], aside: Aside) -> Ve
 /// All that is known of one message.
 pub fn show<D: Disk>(spool: &Spool<D>, mailboxes: &[String], aside: Aside, id: &str) -> Reply {
     let shown = id.parse::<MessageId>().map_err(|error| error.to_string()).and_then(|id| {
-        let listed = spool
-            .list(|state| state == aside.state(), usize::MAX)
-            .into_iter()
-            .find(|listed| listed.id == id);
+        let listed = spool.find(id).filter(|listed| listed.state == aside.state());
         let listed = listed.ok_or_else(|| {
             format!("no such message {id} is set aside here; `list` shows those that are")
         })?;
@@ -53,10 +52,7 @@ pub fn show<D: Disk>(spool: &Spool<D>, mailboxes: &[String], aside: Aside, id: &
 /// Releases or deletes one message while no hook runs.
 pub fn change<D: Disk>(spool: &Arc<Spool<D>>, aside: Aside, id: &str, release: bool) -> Reply {
     let wanted = id.parse::<MessageId>().map_err(|error| error.to_string()).and_then(|id| {
-        let found = spool
-            .list(|state| state == aside.state(), usize::MAX)
-            .into_iter()
-            .find(|listed| listed.id == id);
+        let found = spool.find(id).filter(|listed| listed.state == aside.state());
         found.ok_or_else(|| {
             format!("no such message {id} is set aside here; `list` shows those that are")
         })
@@ -175,6 +171,18 @@ pub fn tell_steps(history: Option<&History>, id: MessageId, life: &mut MessageLi
             (life.mailbox, life.steps) = (mailbox, steps);
         }
         Err(why) => life.forgotten = Some(why),
+    }
+}
+
+/// Why those in a queue that were set aside were: that is in their files.
+pub fn add_reasons<D: Disk>(spool: &Spool<D>, messages: &mut [MessageStatus]) {
+    for message in messages.iter_mut().filter(|message| message.reasons.is_empty()) {
+        let aside = [StoredState::Held, StoredState::Quarantined]
+            .iter()
+            .any(|state| Shelf::of(*state).word() == message.state);
+        if let Some(log) = message.id.parse().ok().filter(|_| aside).map(|id| spool.log(id)) {
+            message.reasons = log.map_or_else(|error| vec![error.to_string()], |log| log.reasons);
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use gantry_link::Identity;
 use gantry_operator::{REPLY_BYTES_MAX, Reply, Request};
 use tokio::sync::oneshot;
 
-pub use aside::{change, list, message, show, tell_steps};
+pub use aside::{add_reasons, change, list, message, show, tell_steps};
 pub(crate) use aside::{finding, result_word};
 pub use client::{AdminError, ask};
 pub use orders::Orders;

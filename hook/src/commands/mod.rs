@@ -229,8 +229,12 @@ fn status(config: &Config) -> Result<HookStatus, Failure> {
     let Some(opened) = open(config)? else { return Ok(status) };
     status.epoch = opened.epoch;
     let now = Clock::start().now();
-    status.pool =
-        service::pool_of(config, opened.recovered, opened.epoch, now).status(MESSAGES_MAX, now);
+    let shelved = opened.spool.list_shelved(|_| true, MESSAGES_MAX);
+    status.pool = service::pool_of(config, opened.found, opened.epoch, now).status(
+        MESSAGES_MAX,
+        &shelved,
+        now,
+    );
     Ok(status)
 }
 

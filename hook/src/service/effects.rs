@@ -42,6 +42,11 @@ impl<D: Disk> Service<D> {
                 Effect::Forget { message, mailbox, attempts } => {
                     self.forget(message, mailbox, attempts)
                 }
+                Effect::Shelve { message, note } => self.spool.shelve(message, note),
+                Effect::Refill { mailbox, shelf, count, due } => {
+                    let found = self.spool.take_from_shelf(mailbox, shelf, count, due);
+                    self.pool.handle_refilled(mailbox, shelf, found, self.clock.now());
+                }
                 Effect::StopIntake { reason } => self.gate.stop(reason),
                 Effect::Event(event, about) => {
                     let now = self.clock.now();

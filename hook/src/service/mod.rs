@@ -126,6 +126,8 @@ struct Inputs {
 impl<D: Disk> Service<D> {
     /// Runs until a signal, and what it started has ended.
     async fn run(mut self, mut inputs: Inputs) {
+        // What a start has found with attempts must be in the pool's hands before any worker asks about it.
+        self.perform_effects();
         while !self.is_over() {
             let action = self.select(&mut inputs).await;
             self.apply(action);

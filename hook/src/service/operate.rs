@@ -13,7 +13,7 @@ use gantry_operator::{
 };
 use gantry_protocol::frame;
 use gantry_protocol::id::{MessageId, Token};
-use gantry_protocol::pool::{Operation, Stored};
+use gantry_protocol::pool::{Operation, Shelf, Stored};
 
 use super::Service;
 use super::action::Action;
@@ -37,8 +37,11 @@ impl<D: Disk> Service<D> {
                 answer(asked, status);
             }
             Request::Queue { states } => {
-                let queue = Reply::Queue(Box::new(self.queue(states)));
-                answer(asked, queue);
+                let (spool, mut queue) = (Arc::clone(&self.spool), self.queue(states));
+                tokio::task::spawn_blocking(move || {
+                    admin::add_reasons(&spool, &mut queue.messages);
+                    answer(asked, Reply::Queue(Box::new(queue)));
+                });
             }
             Request::Message { .. } => self.tell_life(asked),
             Request::List { .. } | Request::Show { .. } => self.read(asked),
@@ -158,7 +161,8 @@ impl<D: Disk> Service<D> {
         if let Some(earlier) = self.decisions.get_mut(&id) {
             return earlier.later.push(asked);
         }
-        match self.pool.handle_operator(id, aside.state(), operation, self.clock.now()) {
+        let (take, now) = (|| self.spool.take(id), self.clock.now());
+        match self.pool.handle_operator(id, aside.state(), operation, take, now) {
             Ok(token) => {
                 let decision = Decision { id, token, asked, words, later: Vec::new() };
                 self.decisions.insert(id, decision);
@@ -231,7 +235,9 @@ impl<D: Disk> Service<D> {
     fn queue(&self, states: &[QueueState]) -> Queue {
         let wanted =
             |word: &str| states.is_empty() || states.iter().any(|state| state.matches(word));
-        let (messages, more) = self.pool.messages(wanted, MESSAGES_MAX, self.clock.now());
+        let on_shelf = |state| wanted(Shelf::of(state).word());
+        let shelved = self.spool.list_shelved(on_shelf, MESSAGES_MAX);
+        let (messages, more) = self.pool.messages(wanted, MESSAGES_MAX, &shelved, self.clock.now());
         Queue { messages, more }
     }
 
@@ -242,7 +248,11 @@ impl<D: Disk> Service<D> {
             Ok(id) => id,
             Err(error) => return answer(asked, Reply::Refused(format!("{error}"))),
         };
-        let status = self.pool.message(id, self.clock.now());
+        let now = self.clock.now();
+        let status = self.pool.message(id, now).or_else(|| {
+            let found = self.spool.shelved(id)?;
+            Some(self.pool.shelved_status(&found, now))
+        });
         let mut life = MessageLife {
             id: id.to_string(),
             host: self.name.clone(),
@@ -300,6 +310,7 @@ impl<D: Disk> Service<D> {
 
     fn status(&self) -> HookStatus {
         let (certificates, warnings) = self.certificates_status();
+        let shelved = self.spool.list_shelved(|_| true, MESSAGES_MAX);
         HookStatus {
             certificates,
             warnings,
@@ -318,7 +329,7 @@ impl<D: Disk> Service<D> {
             draining: self.drain_status(),
             room: Some(self.room_status()),
             mailboxes: self.mailboxes.iter().map(|mailbox| mailbox.name.clone()).collect(),
-            pool: self.pool.status(MESSAGES_MAX, self.clock.now()),
+            pool: self.pool.status(MESSAGES_MAX, &shelved, self.clock.now()),
         }
     }
 }

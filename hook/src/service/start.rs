@@ -1,5 +1,6 @@
 //! Starting the hook: the spool first, then the port for workers, and only then the ports for mail.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -14,7 +15,7 @@ use gantry_link::{
 };
 use gantry_operator::Aside;
 use gantry_protocol::id::Epoch;
-use gantry_protocol::pool::{self, Pool, WhenUnprocessed};
+use gantry_protocol::pool::{self, MailboxIndex, Pool, Shelf, Shelved, WhenUnprocessed};
 use gantry_protocol::time::Moment;
 use tokio::sync::mpsc;
 use tokio::task::JoinError;
@@ -86,12 +87,13 @@ pub async fn run(config: Config, config_path: PathBuf) -> Result<(), RunError> {
         Role::Hook,
         &gantry_link::system_clock(),
     )?;
-    let Opened { spool, recovered, epoch, .. } = open_spool(&config, clock).await?;
+    let Opened { spool, found, epoch, .. } = open_spool(&config, clock).await?;
     let options = ServerOptions { clock: gantry_link::system_clock() };
     let server = Server::bind(config.listen, &identity, authority.clone(), options)?;
     let trace = Arc::new(trace_key(&config)?);
-    tracing::info!(host = config.name, epoch, recovered = recovered.len(), "spool open");
-    let mut pool = pool_of(&config, recovered, epoch, clock.now());
+    let recovered: u64 = found.values().map(|found| found.messages).sum();
+    tracing::info!(host = config.name, epoch, recovered, "spool open");
+    let mut pool = pool_of(&config, found, epoch, clock.now());
     pool.set_revocations(server.trust_number());
     let (gate, intake) = Gate::new();
     let (requests, admin) = mpsc::channel(admin::REQUESTS_MAX);
@@ -192,17 +194,15 @@ fn room_limits(config: &Config) -> spool::RoomLimits {
     }
 }
 
-/// A pool of what the spool holds, for looking at it while no hook runs.
+/// A pool over what the spool holds.
 pub fn pool_of(
     config: &Config,
-    recovered: Vec<pool::Recovered>,
+    found: BTreeMap<(MailboxIndex, Shelf), Shelved>,
     epoch: Epoch,
     now: Moment,
 ) -> Pool {
     let mut pool = Pool::new(pool_config(config), epoch);
-    for message in recovered {
-        pool.handle_recovered(message, now);
-    }
+    pool.handle_opened(found, now);
     pool
 }
 

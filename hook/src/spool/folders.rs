@@ -68,6 +68,13 @@ impl Folders {
         lock(&self.state).folders.get(index(number)).cloned()
     }
 
+    /// Places of a mailbox's folders, rising.
+    pub(super) fn of(&self, mailbox: MailboxIndex) -> Vec<u32> {
+        let state = lock(&self.state);
+        let mailbox = state.mailboxes.get(usize::from(mailbox.0));
+        mailbox.map(|mailbox| mailbox.folders.clone()).unwrap_or_default()
+    }
+
     /// A place for one more file: in the first folder with room, else in a new one, which is made and durable.
     pub(super) fn take_place<D: Disk>(
         &self,

@@ -188,7 +188,7 @@ impl<D: Disk> Draft<D> {
         renamed.map_err(SpoolError::io("rename message", &self.path))?;
         self.path = path;
         self.folder.sync(&self.spool.disk)?;
-        self.spool.index.insert(&name, self.place);
+        self.spool.index.insert(&name, self.place, false);
         self.spool.room.add(state, length);
         self.kept = true;
         Ok(finished)

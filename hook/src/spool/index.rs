@@ -1,27 +1,19 @@
-//! Where every stored message is, in memory: some forty bytes each, since a file's name can be made from numbers.
+//! Where every stored message is, in memory: 32 bytes each, since a file's name can be made from numbers. And whether
+//! the pool has it in its hands, or it lies on the shelf until the pool asks for it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use gantry_protocol::id::MessageId;
-use gantry_protocol::pool::StoredState;
+use gantry_protocol::pool::{Note, Shelf, StoredState};
 
 use super::name::Name;
-
-/// What is kept of one message beside its id.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Place {
-    length: u64,
-    received_unix_s: u32,
-    folder: u32,
-    recipients: u16,
-    state: StoredState,
-}
+use super::slots::{Slot, Slots};
 
 /// All stored messages.
 #[derive(Default)]
 pub(super) struct Index {
-    places: Mutex<HashMap<MessageId, Place>>,
+    slots: Mutex<Slots>,
     /// Messages that somebody is changing.
     busy: Mutex<HashSet<MessageId>>,
     freed: Condvar,
@@ -31,6 +23,15 @@ pub(super) struct Index {
 pub(super) struct Turn<'a> {
     index: &'a Index,
     id: MessageId,
+}
+
+/// One message as the index knows it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Indexed {
+    pub(super) name: Name,
+    pub(super) folder: u32,
+    pub(super) note: Note,
+    pub(super) shelved: bool,
 }
 
 impl Index {
@@ -43,40 +44,81 @@ impl Index {
         Turn { index: self, id }
     }
 
-    pub(super) fn insert(&self, name: &Name, folder: u32) {
-        let Name { id, received_unix_s, length, recipients, state } = *name;
-        lock(&self.places).insert(id, Place { length, received_unix_s, folder, recipients, state });
+    /// A message that is new is in the pool's hands, or on its way there; one that a start has found is `shelved`.
+    /// `false`: one with its id is there.
+    pub(super) fn insert(&self, name: &Name, folder: u32, shelved: bool) -> bool {
+        lock(&self.slots).insert(name.id, Slot::new(name, folder, shelved))
     }
 
     /// The file's name and its folder.
     pub(super) fn get(&self, id: MessageId) -> Option<(Name, u32)> {
-        lock(&self.places).get(&id).map(|place| (name(id, place), place.folder))
+        lock(&self.slots).get(id).map(|slot| (slot.name(id.epoch), slot.folder))
     }
 
     pub(super) fn set_state(&self, id: MessageId, state: StoredState) {
-        if let Some(place) = lock(&self.places).get_mut(&id) {
-            place.state = state;
+        if let Some(slot) = lock(&self.slots).get_mut(id) {
+            slot.set_state(state);
         }
     }
 
     pub(super) fn remove(&self, id: MessageId) {
-        lock(&self.places).remove(&id);
+        lock(&self.slots).remove(id);
     }
 
-    /// Names and folders of the first `max` messages, by id, in a state that `wanted` accepts.
+    pub(super) fn shelve(&self, id: MessageId, note: Note) {
+        if let Some(slot) = lock(&self.slots).get_mut(id) {
+            slot.shelve(note);
+        }
+    }
+
+    pub(super) fn find(&self, id: MessageId) -> Option<Indexed> {
+        lock(&self.slots).get(id).map(|slot| indexed(id, slot))
+    }
+
+    /// Takes one message from the shelf.
+    pub(super) fn take(&self, id: MessageId) -> Option<Indexed> {
+        let mut slots = lock(&self.slots);
+        let slot = slots.get_mut(id).filter(|slot| slot.is_shelved())?;
+        slot.take();
+        Some(indexed(id, slot))
+    }
+
+    /// The first `max` messages, by id, on this shelf, in folders that `wanted` accepts, and due by then.
+    pub(super) fn take_first(
+        &self,
+        wanted: impl Fn(u32) -> bool,
+        shelf: Shelf,
+        due_s: u32,
+        max: usize,
+    ) -> Vec<Indexed> {
+        let mut slots = lock(&self.slots);
+        let fits = |slot: &Slot| {
+            slot.is_shelved()
+                && Shelf::of(slot.state()) == shelf
+                && slot.due_s() <= due_s
+                && wanted(slot.folder)
+        };
+        let found = slots.iter_mut().filter(|(_, slot)| fits(slot)).take(max);
+        found
+            .map(|(id, slot)| {
+                slot.take();
+                indexed(id, slot)
+            })
+            .collect()
+    }
+
+    /// The first `max` messages, by id, in a state that `wanted` accepts; only those `shelved` if so.
     pub(super) fn list(
         &self,
         wanted: impl Fn(StoredState) -> bool,
+        shelved: bool,
         max: usize,
-    ) -> Vec<(Name, u32)> {
-        let mut list: Vec<_> = lock(&self.places)
+    ) -> Vec<Indexed> {
+        let slots = lock(&self.slots);
+        let found = slots
             .iter()
-            .filter(|(_, place)| wanted(place.state))
-            .map(|(id, place)| (name(*id, place), place.folder))
-            .collect();
-        list.sort_unstable_by_key(|(name, _)| name.id);
-        list.truncate(max);
-        list
+            .filter(|(_, slot)| (slot.is_shelved() || !shelved) && wanted(slot.state()));
+        found.take(max).map(|(id, slot)| indexed(id, slot)).collect()
     }
 }
 
@@ -87,21 +129,15 @@ impl Drop for Turn<'_> {
     }
 }
 
-fn name(id: MessageId, place: &Place) -> Name {
-    let Place { length, received_unix_s, recipients, state, .. } = *place;
-    Name { id, received_unix_s, length, recipients, state }
+fn indexed(id: MessageId, slot: &Slot) -> Indexed {
+    Indexed {
+        name: slot.name(id.epoch),
+        folder: slot.folder,
+        note: slot.note(),
+        shelved: slot.is_shelved(),
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_hundred_thousand_messages_cost_a_few_megabytes() {
-        assert!(size_of::<(MessageId, Place)>() <= 40, "{}", size_of::<(MessageId, Place)>());
-    }
 }

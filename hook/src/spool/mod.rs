@@ -25,12 +25,15 @@ mod originate;
 mod record;
 mod retain;
 mod room;
+mod shelf;
+mod slots;
 mod stored;
 mod suspects;
 #[cfg(test)]
 mod tests;
 mod volatile;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -38,7 +41,7 @@ use std::sync::{Arc, OnceLock};
 
 use gantry_mail::Envelope;
 use gantry_protocol::id::{Digest, Epoch, MessageId};
-use gantry_protocol::pool::{MailboxIndex, RecipientResult, Recovered, StoredState};
+use gantry_protocol::pool::{MailboxIndex, RecipientResult, Shelf, Shelved, StoredState};
 use gantry_protocol::time::Moment;
 use gantry_protocol::verdict::{Finding, Verdict};
 use serde::{Deserialize, Serialize};
@@ -112,8 +115,8 @@ pub struct Now {
 /// A spool that is ready, and what was in it.
 pub struct Opened<D: Disk> {
     pub spool: Arc<Spool<D>>,
-    /// Every message in the hook's custody, in the order of their ids.
-    pub recovered: Vec<Recovered>,
+    /// How much is there in the hook's custody. All of it lies on the shelf.
+    pub found: BTreeMap<(MailboxIndex, Shelf), Shelved>,
     /// What is in the spool and could not be used: files set aside earlier, unknown names. Left alone, for the log.
     pub reports: Vec<Report>,
     /// The number of this start: higher than any before, and durable.
@@ -270,21 +273,6 @@ impl<D: Disk> Spool<D> {
     /// Attempts by content, for messages that their senders keep.
     pub fn suspects(&self) -> &Suspects {
         &self.suspects
-    }
-
-    /// The first `max` stored messages, by their ids, in a state that `wanted` accepts.
-    pub fn list(&self, wanted: impl Fn(StoredState) -> bool, max: usize) -> Vec<Listed> {
-        let listed = |(name, folder): (name::Name, u32)| {
-            Some(Listed {
-                id: name.id,
-                mailbox: self.folders.get(folder)?.mailbox,
-                state: name.state,
-                received_unix_s: u64::from(name.received_unix_s),
-                length: name.length,
-                recipients: name.recipients,
-            })
-        };
-        self.index.list(wanted, max).into_iter().filter_map(listed).collect()
     }
 
     fn volatile_folder(&self) -> PathBuf {

@@ -1,18 +1,18 @@
 //! Opening a spool: its lock, its format, its epoch, and the names of all that is in it.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::time::Duration;
 
 use gantry_protocol::id::Epoch;
-use gantry_protocol::pool::{Custody, MailboxIndex, Marked, Recovered, StoredState};
+use gantry_protocol::pool::{MailboxIndex, Shelf, Shelved};
 
 use super::calendar::Calendar;
 use super::folders::{Folders, folder_number};
 use super::index::Index;
-use super::name::{FileName, Name};
+use super::name::FileName;
 use super::record::FORMAT;
 use super::room::Room;
 use super::suspects::Suspects;
@@ -68,13 +68,6 @@ impl<D: Disk> Spool<D> {
         let suspects = Suspects::open(&disk, root)?;
         let now = (options.clock)();
         let calendar = Calendar::open(&disk, root, now, &mut scan.reports)?;
-
-        let list = scan.index.list(|_| true, usize::MAX);
-        let mailbox = |folder| scan.folders.get(folder).map(|folder| folder.mailbox);
-        let recovered = list
-            .iter()
-            .filter_map(|(name, folder)| Some(recovered(name, mailbox(*folder)?, now)))
-            .collect();
         let volatile =
             VolatileStore::new(options.volatile_memory_bytes_max, options.volatile_disk_bytes_max);
         let spool = Spool {
@@ -92,7 +85,7 @@ impl<D: Disk> Spool<D> {
             health: Health::default(),
             _lock: lock,
         };
-        Ok(Opened { spool: Arc::new(spool), recovered, reports: scan.reports, epoch })
+        Ok(Opened { spool: Arc::new(spool), found: scan.found, reports: scan.reports, epoch })
     }
 }
 
@@ -102,6 +95,7 @@ struct Scan {
     folders: Folders,
     index: Index,
     room: Room,
+    found: BTreeMap<(MailboxIndex, Shelf), Shelved>,
     reports: Vec<Report>,
     /// The highest epoch in any name.
     epoch_seen: Epoch,
@@ -138,27 +132,29 @@ impl Scan {
         let files = u32::try_from(entries.len()).unwrap_or(u32::MAX);
         let folder = self.folders.add(mailbox, path.clone(), number, files);
         for entry in entries {
-            let file = path.join(&entry.name);
             let name = entry.name.parse::<FileName>().ok().filter(|_| !entry.is_dir);
+            let file = || path.join(&entry.name);
             match name {
-                Some(FileName::Message(name)) if self.index.get(name.id).is_none() => {
-                    self.index.insert(&name, folder);
+                Some(FileName::Message(name)) if self.index.insert(&name, folder, true) => {
                     self.room.add(name.state, name.length);
                     self.epoch_seen = self.epoch_seen.max(name.id.epoch);
+                    let shelf = (mailbox, Shelf::of(name.state));
+                    self.found.entry(shelf).or_default().add(name.length);
                 }
                 Some(FileName::Message(_)) => {
-                    self.report(file, "has the id of another message, which is used");
+                    self.report(file(), "has the id of another message, which is used");
                 }
                 Some(FileName::Bad(id)) => {
                     self.epoch_seen = self.epoch_seen.max(id.epoch);
-                    self.report(file, "is a damaged message that was set aside");
+                    self.report(file(), "is a damaged message that was set aside");
                 }
                 Some(FileName::Temporary(_)) => {
+                    let file = file();
                     disk.remove(&file)
                         .map_err(SpoolError::io("remove unfinished message", &file))?;
                     self.folders.give_back(folder);
                 }
-                None => self.report(file, "is no message"),
+                None => self.report(file(), "is no message"),
             }
         }
         disk.sync_dir(&path).map_err(SpoolError::sync(&path))
@@ -323,23 +319,4 @@ fn check_mailbox_name(name: &str) -> Result<(), SpoolError> {
         return Ok(());
     };
     Err(SpoolError::MailboxName { name: name.to_owned(), reason })
-}
-
-fn recovered(name: &Name, mailbox: MailboxIndex, now: Now) -> Recovered {
-    let attempts = match name.state {
-        StoredState::Marked { attempts } | StoredState::Part { attempts } => attempts,
-        _ => 0,
-    };
-    // A clock that was set back makes no message younger than new.
-    let age_ms = now.unix_ms.saturating_sub(u64::from(name.received_unix_s) * 1000);
-    let marked = Marked {
-        id: name.id,
-        mailbox,
-        custody: Custody::Hook,
-        length: name.length,
-        recipients: name.recipients,
-        since: now.moment - Duration::from_millis(age_ms),
-        attempts,
-    };
-    Recovered { marked, state: name.state }
 }

@@ -7,8 +7,9 @@ use gantry_protocol::frame::{
 };
 use gantry_protocol::id::{Fence, MessageId, Token};
 use gantry_protocol::pool::{
-    Assignment, Change, MailboxIndex, Marked, RecipientResult, Stored, StoredLog,
+    Assignment, Change, MailboxIndex, Marked, RecipientResult, Recovered, Shelf, Stored, StoredLog,
 };
+use gantry_protocol::time::Moment;
 
 use super::faults::Fault;
 use super::ledger::Reply;
@@ -101,6 +102,14 @@ pub(super) enum HostEvent {
         results: Vec<RecipientResult>,
     },
     Released(Token, Vec<RecipientResult>),
+    /// The spool is asked what lies on a shelf.
+    Refill {
+        mailbox: MailboxIndex,
+        shelf: Shelf,
+        count: usize,
+        due: Moment,
+    },
+    Refilled(MailboxIndex, Shelf, Vec<Recovered>),
     Assign(Assignment),
     Arrived(LinkId, ToHost),
     LinkLost(LinkId),

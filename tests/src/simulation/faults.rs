@@ -137,7 +137,9 @@ impl World {
             return false;
         }
         let listed = &listed[self.random.index(listed.len())];
-        let decided = up.pool.handle_operator(listed.id, listed.state, operation.clone(), now);
+        let take = || up.spool.take(listed.id);
+        let decided =
+            up.pool.handle_operator(listed.id, listed.state, operation.clone(), take, now);
         self.note(|| format!("operator: {operation:?} {}: {decided:?}", listed.id));
         if decided.is_ok() {
             self.ledger.operator_decided(listed.id, operation);

@@ -12,8 +12,8 @@ use gantry_hook::spool::{Now, Opened, Options, Spool, SpoolError};
 use gantry_protocol::frame::{Assign, HostReservation, WorkerReservation};
 use gantry_protocol::id::{Digest, MessageId, Session, Token};
 use gantry_protocol::pool::{
-    Answer, Assigned, Assignment, Change, Effect, LinkPeer, MailboxIndex, Pool, Recovered, Stored,
-    StoredState,
+    Answer, Assigned, Assignment, Change, Effect, LinkPeer, MailboxIndex, Note, Pool, Shelf,
+    Stored, StoredState,
 };
 use gantry_protocol::time::{Moment, millis};
 
@@ -124,23 +124,15 @@ impl World {
 
     fn host_started(&mut self, opened: Opened<SimDisk>) {
         let now = self.moment();
-        let Opened { spool, recovered, epoch, .. } = opened;
-        self.note(|| format!("hook starts with epoch {epoch}: {recovered:?}"));
-        self.ledger.opened(epoch, &recovered);
-        self.counts.add_many("messages recovered", recovered.len() as u64);
+        let Opened { spool, found, epoch, .. } = opened;
+        let listed = spool.list(|_| true, usize::MAX);
+        self.note(|| format!("hook starts with epoch {epoch}: {listed:?}"));
+        self.ledger.opened(epoch, &listed);
+        self.counts.add_many("messages recovered", listed.len() as u64);
         let first = *self.host.first_epoch.get_or_insert(epoch);
         let epoch = if self.mutant == Some(Mutant::SameEpoch) { first } else { epoch };
         let mut pool = Pool::new(self.plan.config.clone(), epoch);
-        for message in recovered {
-            let message = match (self.mutant, message.state) {
-                (Some(Mutant::ForgetsReleasing), StoredState::Releasing) => continue,
-                (Some(Mutant::ForgetsAttempts), StoredState::Marked { .. }) => {
-                    Recovered { state: StoredState::Marked { attempts: 0 }, ..message }
-                }
-                _ => message,
-            };
-            pool.handle_recovered(message, now);
-        }
+        pool.handle_opened(found, now);
         self.host.up = Some(Up {
             spool,
             pool,
@@ -235,6 +227,16 @@ impl World {
             Effect::Answer { message, answer } => self.answer(message, &answer),
             Effect::Forget { message, mailbox, attempts } => {
                 self.forget(message, mailbox, attempts)
+            }
+            Effect::Shelve { message, note } => self.shelve(message, note),
+            Effect::Refill { mailbox, shelf, count, due } => {
+                // A start has this done before anything else happens.
+                let event = HostEvent::Refill { mailbox, shelf, count, due };
+                if shelf == Shelf::Suspects {
+                    self.on_host(event)
+                } else {
+                    self.host_soon(30, event)
+                }
             }
             Effect::StopIntake { .. } => self.stop_intake(),
             Effect::Event(..) => {}
@@ -353,6 +355,12 @@ impl World {
                 self.on_dot(token, message, &letters, results);
             }
             HostEvent::Released(token, got) => self.pool(|p| p.handle_released(token, got, now)),
+            HostEvent::Refill { mailbox, shelf, count, due } => {
+                self.on_refill(mailbox, shelf, count, due);
+            }
+            HostEvent::Refilled(mailbox, shelf, found) => {
+                self.pool(|p| p.handle_refilled(mailbox, shelf, found, now));
+            }
             HostEvent::Assign(assignment) => self.on_assign(&assignment),
             HostEvent::Arrived(link, what) if self.link_delivers(link, true) => {
                 self.arrived_at_host(link, what);
@@ -379,6 +387,42 @@ impl World {
             return;
         }
         self.host_soon(10, HostEvent::Stored(token, stored));
+    }
+
+    fn shelve(&mut self, id: MessageId, note: Note) {
+        let Some(up) = &self.host.up else { return };
+        self.counts.add("messages put onto the shelf");
+        if self.mutant != Some(Mutant::ShelveIgnored) {
+            up.spool.shelve(id, note);
+        }
+    }
+
+    fn on_refill(&mut self, mailbox: MailboxIndex, shelf: Shelf, count: usize, due: Moment) {
+        let Some(up) = &self.host.up else { return };
+        let mut found = up.spool.take_from_shelf(mailbox, shelf, count, due);
+        self.counts.add_many("messages taken from the shelf", found.len() as u64);
+        match self.mutant {
+            Some(Mutant::ForgetsReleasing) => found.retain(|f| f.state != StoredState::Releasing),
+            Some(Mutant::ForgetsAttempts) => {
+                for found in &mut found {
+                    if let StoredState::Marked { attempts } | StoredState::Part { attempts } =
+                        &mut found.state
+                    {
+                        *attempts = 0;
+                    }
+                }
+            }
+            Some(Mutant::RefillLoses) => {
+                found.pop();
+            }
+            Some(Mutant::RefillTwice) => {
+                found.iter().for_each(|found| up.spool.shelve(found.marked.id, found.note));
+            }
+            _ => {}
+        }
+        self.note(|| format!("from the shelf: {found:?}"));
+        let refilled = HostEvent::Refilled(mailbox, shelf, found);
+        if shelf == Shelf::Suspects { self.on_host(refilled) } else { self.host_soon(30, refilled) }
     }
 
     fn on_load(&mut self, token: Token, id: MessageId) {

@@ -4,10 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use gantry_hook::spool::Listed;
 use gantry_protocol::frame::{HostControl, HostReservation, ResumeAnswer, Settled};
 use gantry_protocol::id::{Epoch, Fence, MessageId};
 use gantry_protocol::pool::{
-    Answer, Assignment, Change, Effect, Event, Operation, Recovered, StoredState,
+    Answer, Assignment, Change, Effect, Event, Operation, Status, StoredState,
 };
 use gantry_protocol::verdict::Verdict;
 
@@ -206,13 +207,13 @@ impl Ledger {
 
     // ---- the host's side
 
-    pub(super) fn opened(&mut self, epoch: Epoch, recovered: &[Recovered]) {
+    pub(super) fn opened(&mut self, epoch: Epoch, found: &[Listed]) {
         self.starts += 1;
         self.expect(epoch > self.last_epoch, || format!("epoch {epoch} is not higher than before"));
         self.last_epoch = epoch;
         self.former_highest = self.highest;
-        for found in recovered {
-            let id = found.marked.id;
+        for found in found {
+            let id = found.id;
             let Some(record) = self.messages.get(&id) else { continue };
             let unsettled = matches!(found.state, StoredState::Marked { .. });
             self.expect(!record.delivered || record.requeued || !unsettled, || {
@@ -601,6 +602,16 @@ impl Ledger {
                 .last()
                 .is_some_and(|last| matches!(last.outcome, Outcome::Told(Reply::Yes | Reply::No)))
         })
+    }
+
+    /// What the host says of itself when everything has ended is what is stored.
+    pub(super) fn counted(&mut self, status: &Status, stored: &[Listed]) {
+        let count = |state| stored.iter().filter(|listed| listed.state == state).count() as u64;
+        let there = (count(StoredState::Held), count(StoredState::Quarantined));
+        let told = (status.held, status.quarantined);
+        self.expect(told == there, || {
+            format!("held and quarantined are {there:?} and counted as {told:?}")
+        });
     }
 
     /// What is in the spool after everything has ended, and the power was cut once more.

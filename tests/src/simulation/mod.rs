@@ -55,10 +55,16 @@ pub enum Mutant {
     ForgetsAttempts,
     /// What a verdict originates is reported written and is not.
     OriginatesNothing,
+    /// Some of what is taken from the shelf never reaches the pool.
+    RefillLoses,
+    /// The pool's word that it has a message no longer is not heard.
+    ShelveIgnored,
+    /// What is taken from the shelf is given again.
+    RefillTwice,
 }
 
 /// All of them.
-pub const MUTANTS: [Mutant; 11] = [
+pub const MUTANTS: [Mutant; 14] = [
     Mutant::YesBeforeFinish,
     Mutant::YesToWaitingSender,
     Mutant::StoreLies,
@@ -70,6 +76,9 @@ pub const MUTANTS: [Mutant; 11] = [
     Mutant::ForgetsReleasing,
     Mutant::ForgetsAttempts,
     Mutant::OriginatesNothing,
+    Mutant::RefillLoses,
+    Mutant::ShelveIgnored,
+    Mutant::RefillTwice,
 ];
 
 /// What came of a schedule.

@@ -172,6 +172,7 @@ fn config(random: &mut Random) -> Config {
         reservation_time_max: Duration::from_millis(random.between(4_000, 20_000)),
         silence_max: Duration::from_millis(random.between(1_000, 4_000)),
         attempts_max: ATTEMPTS_MAX,
+        window: random.index(4) + 1,
         ..Config::new("mx1", policy::BUILT_IN, mailboxes)
     }
 }

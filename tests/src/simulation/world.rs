@@ -84,6 +84,10 @@ impl World {
         while self.ledger.violation.is_none() && !self.is_over() {
             self.step();
         }
+        if let Some(up) = self.host.up.as_ref().filter(|_| self.ledger.violation.is_none()) {
+            let status = up.pool.status(0, &[], self.moment());
+            self.ledger.counted(&status, &up.spool.list(|_| true, usize::MAX));
+        }
         if self.ledger.violation.is_none() {
             let found = self.found_at_the_end();
             self.ledger.close(found);
@@ -127,7 +131,10 @@ impl World {
     fn step(&mut self) {
         self.events += 1;
         if self.events > EVENTS_MAX || self.queue.now > self.plan.faults_end + FAIR_PERIOD {
-            let status = self.host.up.as_ref().map(|up| up.pool.status(8, self.moment()));
+            let status =
+                self.host.up.as_ref().map(|up| {
+                    up.pool.status(8, &up.spool.list_shelved(|_| true, 8), self.moment())
+                });
             let left = status.map(|status| status.messages);
             let waiting = self.ledger.pending();
             return self.ledger.violated(format!(
@@ -204,7 +211,7 @@ impl World {
             return false;
         }
         let Some(up) = &self.host.up else { return false };
-        let status = up.pool.status(0, self.moment());
+        let status = up.pool.status(0, &[], self.moment());
         up.pool.is_quiet()
             && status.waiting + status.reserved + status.settling + status.releasing == 0
     }

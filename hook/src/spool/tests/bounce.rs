@@ -29,8 +29,8 @@ fn a_notice_is_a_message_of_its_own_and_is_written_once() {
     drop(spool);
     disk.restart();
     let opened = open_sim(&disk);
-    assert_eq!(opened.recovered.len(), 2);
-    assert_eq!(opened.recovered[1].state, StoredState::Releasing);
+    assert_eq!(opened.recovered().len(), 2);
+    assert_eq!(opened.recovered()[1].state, StoredState::Releasing);
     let spool = opened.spool;
     assert_eq!(spool.apply(id, MAILBOX, &refused(&[1])), Stored::Bounced { notice: None });
 
@@ -99,7 +99,7 @@ fn a_notice_that_fails_half_way_is_never_lost() {
         let opened = open_sim(&disk);
         let again = opened.spool.apply(id, MAILBOX, &refused(&[1]));
         let new = matches!(again, Stored::Bounced { notice: Some(_) });
-        let there = opened.recovered.len() > 1;
+        let there = opened.recovered().len() > 1;
         assert!(new || there, "operation {fail_at}: {first:?}, then {again:?}: no notice is left");
     }
 }

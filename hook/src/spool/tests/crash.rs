@@ -263,7 +263,7 @@ impl Day {
     fn check(&self, opened: &Opened<SimDisk>, run: &str) {
         let spool = &opened.spool;
         let mut found = BTreeMap::new();
-        for recovered in &opened.recovered {
+        for recovered in opened.recovered() {
             let twice = found.insert(recovered.marked.id, recovered.state).is_some();
             assert!(!twice, "{run}: {} is there twice", recovered.marked.id);
         }
@@ -353,7 +353,7 @@ fn check_that_life_goes_on(disk: &SimDisk, opened: Opened<SimDisk>, run: &str) {
     drop(spool);
     disk.restart();
     let opened = open_sim(disk);
-    assert!(opened.recovered.is_empty(), "{run}: {:?}", opened.recovered);
+    assert!(opened.recovered().is_empty(), "{run}: {:?}", opened.recovered());
     assert!(opened.epoch > epoch, "{run}");
 }
 
@@ -411,7 +411,7 @@ fn what_a_start_has_seen_survives_a_power_cut() {
         });
         disk.restart_process();
         let seen = open_sim(&disk);
-        let (recovered, epoch) = (seen.recovered.clone(), seen.epoch);
+        let (recovered, epoch) = (seen.recovered(), seen.epoch);
         let bodies = |spool: &Arc<Spool<SimDisk>>| -> Vec<_> {
             let listed = spool.list(|_| true, usize::MAX);
             listed.iter().map(|listed| spool.body(listed.id).is_ok()).collect()
@@ -420,15 +420,16 @@ fn what_a_start_has_seen_survives_a_power_cut() {
         let new = take_in(&seen.spool, b"into a folder that was there").unwrap();
         drop(seen);
         disk.restart();
-        let mut opened = open_sim(&disk);
+        let opened = open_sim(&disk);
         assert_eq!(
             read_body(&opened.spool, new).unwrap(),
             b"into a folder that was there",
             "{run}"
         );
         done(&opened.spool, new, &Change::Remove);
-        opened.recovered.retain(|found| found.marked.id != new);
-        assert_eq!(opened.recovered, recovered, "{run}");
+        let mut found = opened.recovered();
+        found.retain(|found| found.marked.id != new);
+        assert_eq!(found, recovered, "{run}");
         assert_eq!(bodies(&opened.spool), whole, "{run}");
         assert!(opened.epoch > epoch, "{run}");
         if let Some(day) = day {

@@ -14,7 +14,7 @@ fn a_message_comes_back_as_it_was() {
         drop(spool);
         disk.restart();
         let opened = open_sim(&disk);
-        let [recovered] = opened.recovered.as_slice() else { panic!("{length}") };
+        let [recovered] = &opened.recovered()[..] else { panic!("{length}") };
         assert_eq!(recovered.marked.id, id);
         assert_eq!(recovered.state, StoredState::Marked { attempts: 0 });
         assert_eq!(recovered.marked.length, body.len() as u64);
@@ -65,7 +65,7 @@ fn the_log_tells_what_counts() {
     done(&spool, id, &Change::Remove);
     assert!(matches!(spool.header(id), Err(SpoolError::Unknown { .. })));
     disk.restart();
-    assert!(open_sim(&disk).recovered.is_empty());
+    assert!(open_sim(&disk).recovered().is_empty());
 }
 
 #[test]
@@ -78,7 +78,7 @@ fn attempts_are_in_the_name() {
         assert_eq!(state(&spool, id), Some(StoredState::Marked { attempts }));
     }
     disk.restart();
-    assert_eq!(open_sim(&disk).recovered[0].marked.attempts, 9);
+    assert_eq!(open_sim(&disk).recovered()[0].marked.attempts, 9);
 }
 
 #[test]
@@ -136,7 +136,7 @@ fn damaged_files_are_set_aside_and_the_rest_goes_on() {
     drop(spool);
     disk.restart();
     let opened = open_sim(&disk);
-    assert_eq!(opened.recovered.len(), 1);
+    assert_eq!(opened.recovered().len(), 1);
     assert_eq!(read_body(&opened.spool, innocent).unwrap(), message(7, 100));
     let reported: Vec<_> = opened.reports.iter().map(|report| report.path.clone()).collect();
     assert_eq!(reported, bad);
@@ -200,7 +200,7 @@ fn a_full_or_read_only_disk_leaves_nothing_half_done() {
         drop(spool);
         disk.restart();
         let opened = open_sim(&disk);
-        assert_eq!(opened.recovered.len(), 2, "{fault:?}");
+        assert_eq!(opened.recovered().len(), 2, "{fault:?}");
         assert_eq!(read_body(&opened.spool, other).unwrap(), b"other");
         assert_eq!(opened.spool.log(kept).unwrap().torn_bytes, 0);
     }
@@ -221,7 +221,7 @@ fn after_a_failed_sync_nothing_more_is_promised() {
     drop(spool);
     disk.restart();
     let opened = open_sim(&disk);
-    assert_eq!(opened.recovered.len(), 1);
+    assert_eq!(opened.recovered().len(), 1);
     take_in(&opened.spool, b"again").unwrap();
 }
 

@@ -21,7 +21,7 @@ use std::path::Path;
 use std::sync::Mutex;
 
 use gantry_mail::Recipient;
-use gantry_protocol::pool::{Change, ReleaseResult, Stored};
+use gantry_protocol::pool::{Change, Recovered, ReleaseResult, Stored};
 use gantry_protocol::verdict::{Body as DeliveredBody, Disposition, Group, Outcome};
 
 use super::*;
@@ -167,4 +167,11 @@ fn state<D: Disk>(spool: &Spool<D>, id: MessageId) -> Option<StoredState> {
 fn path<D: Disk>(spool: &Spool<D>, id: MessageId) -> PathBuf {
     let (name, folder) = spool.locate(id).unwrap();
     folder.path.join(name.to_string())
+}
+
+impl<D: Disk> Opened<D> {
+    /// What the start has found, as long as nothing was done with it.
+    fn recovered(&self) -> Vec<Recovered> {
+        self.spool.list_shelved(|_| true, usize::MAX)
+    }
 }

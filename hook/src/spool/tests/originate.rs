@@ -180,11 +180,12 @@ fn one_that_is_found_brings_the_others_along_before_it_goes_out() {
         disk.restart();
         let opened = open_sim(&disk);
         let spool = opened.spool;
-        let child = opened.recovered.iter().find(|found| found.marked.id != id);
+        let found = opened.recovered();
+        let child = found.iter().find(|found| found.marked.id != id);
         let Some(child) = child else { continue };
-        found_alone += u64::from(opened.recovered.len() < 4);
+        found_alone += u64::from(found.len() < 4);
         let beside = spool.load(child.marked.id).unwrap().beside;
-        assert_eq!(opened.recovered.len() + beside.len(), 4, "crash at {crash_at}");
+        assert_eq!(found.len() + beside.len(), 4, "crash at {crash_at}");
         assert_eq!(children(&spool, id), all(), "crash at {crash_at}");
         // It goes out, and what is gone is not written again.
         done(&spool, child.marked.id, &Change::Remove);
@@ -221,7 +222,7 @@ fn none_is_lost_or_doubled() {
                 disk.restart();
                 disk.crash_at(disk.operations() + second);
                 if let Ok(opened) = try_open(disk.clone(), Path::new(ROOT)) {
-                    for found in opened.recovered.iter().rev() {
+                    for found in opened.recovered().iter().rev() {
                         let _ = opened.spool.load(found.marked.id);
                     }
                 }

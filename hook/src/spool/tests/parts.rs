@@ -14,7 +14,7 @@ fn parts_survive_a_restart_with_the_attempts_at_the_rest() {
     drop(spool);
     disk.restart();
     let opened = open_sim(&disk);
-    let [recovered] = &opened.recovered[..] else { panic!("{:?}", opened.recovered) };
+    let [recovered] = &opened.recovered()[..] else { panic!("{:?}", opened.recovered()) };
     assert_eq!(recovered.state, StoredState::Part { attempts: 2 });
     assert_eq!(recovered.marked.attempts, 2);
     let log = opened.spool.log(id).unwrap();

@@ -42,8 +42,8 @@ fn a_life_on_disk() {
     drop(spool);
 
     let opened = open(&folder);
-    assert_eq!((opened.epoch, opened.recovered.len(), opened.reports.len()), (2, 1, 0));
-    assert_eq!(opened.recovered[0].state, StoredState::Releasing);
+    assert_eq!((opened.epoch, opened.recovered().len(), opened.reports.len()), (2, 1, 0));
+    assert_eq!(opened.recovered()[0].state, StoredState::Releasing);
     assert_eq!(read_body(&opened.spool, id).unwrap(), body);
     assert!(!folder.path().join("spool/mail.box/0000/1-ff.tmp").exists());
     assert!(!folder.path().join("spool/volatile/1-fe.tmp").exists());
@@ -122,7 +122,7 @@ fn foreign_names_are_reported_and_left_alone() {
     let mut expected: BTreeSet<PathBuf> = expected.iter().map(PathBuf::from).collect();
     expected.insert(unused.strip_prefix(&root).unwrap().to_owned());
     assert_eq!(reported, expected, "and of two files with one id, one is used");
-    assert_eq!(opened.recovered.len(), 1);
+    assert_eq!(opened.recovered().len(), 1);
     assert!(opened.reports.iter().all(|report| report.path.exists()));
 }
 
@@ -145,7 +145,7 @@ fn folders_are_filled_in_order() {
         fs::write(first.join(format!("1-{counter:x}.6553f100.0.1.m0")), b"").unwrap();
     }
     let opened = open(&folder);
-    assert_eq!(opened.recovered.len(), 4_095);
+    assert_eq!(opened.recovered().len(), 4_095);
     let spool = opened.spool;
     let folder_of = |id| path(&spool, id).parent().unwrap().file_name().unwrap().to_owned();
     let last = take_in(&spool, b"last of the first").unwrap();
@@ -182,9 +182,9 @@ fn many_threads_at_once() {
     });
     drop(spool);
     let opened = open(&folder);
-    let found: BTreeSet<_> = opened.recovered.iter().map(|found| found.marked.id).collect();
+    let found: BTreeSet<_> = opened.recovered().iter().map(|found| found.marked.id).collect();
     assert_eq!(found, kept);
-    assert!(opened.recovered.iter().all(|found| found.state == StoredState::Releasing));
+    assert!(opened.recovered().iter().all(|found| found.state == StoredState::Releasing));
     assert!(opened.reports.is_empty());
 }
 

@@ -19,7 +19,7 @@ fn nothing_of_it_is_durable_and_all_of_it_can_be_read() {
         assert_eq!(reader.length(), body.len() as u64);
         drop((reader, spool));
         disk.restart();
-        assert!(open_sim(&disk).recovered.is_empty());
+        assert!(open_sim(&disk).recovered().is_empty());
     }
 }
 
@@ -71,7 +71,7 @@ fn its_log_is_in_memory_until_it_is_adopted() {
     disk.restart();
 
     let opened = open_sim(&disk);
-    assert_eq!(opened.recovered[0].state, StoredState::Releasing);
+    assert_eq!(opened.recovered()[0].state, StoredState::Releasing);
     assert_eq!(read_body(&opened.spool, id).unwrap(), body);
     let log = opened.spool.log(id).unwrap();
     assert_eq!(log.verdict, Some(*verdict(&opened.spool.header(id).unwrap())));
