@@ -69,6 +69,8 @@ pub struct MailHost {
 pub struct Site {
     pub hosts: BTreeMap<String, MailHost>,
     pub workers: BTreeMap<String, Running>,
+    /// Where the mail of hosts that are added from now on goes instead of their sinks.
+    pub release: Option<SocketAddr>,
     /// The host with the authority.
     first: Option<String>,
     /// Where workers dial a host instead of its own address.
@@ -85,6 +87,7 @@ impl Site {
         Self {
             hosts: BTreeMap::new(),
             workers: BTreeMap::new(),
+            release: None,
             first: None,
             routes: BTreeMap::new(),
             clock: None,
@@ -141,7 +144,7 @@ impl Site {
                  when_unprocessed = \"{unprocessed}\"\n\
                  intake = {{ type = \"smtp\", listen = \"{listen}\", peers = [\"{peers}\"] }}\n\
                  release = {{ type = \"smtp\", address = \"{}\" }}\n",
-                sink.address()
+                self.release.unwrap_or(sink.address())
             ));
         }
         fs::write(folder.join("hook.toml"), text).expect("write hook.toml");

@@ -30,7 +30,7 @@ pub trait Disk: Send + Sync + 'static {
     fn remove(&self, path: &Path) -> io::Result<()>;
     /// Makes a folder that must not be there yet. Only its owner may look into it.
     fn create_dir(&self, path: &Path) -> io::Result<()>;
-    /// Everything in a folder, sorted by name.
+    /// Everything in a folder, in no order.
     fn read_dir(&self, path: &Path) -> io::Result<Vec<DirEntry>>;
     /// Makes the names in a folder durable.
     fn sync_dir(&self, path: &Path) -> io::Result<()>;

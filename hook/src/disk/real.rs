@@ -55,15 +55,13 @@ impl Disk for RealDisk {
     }
 
     fn read_dir(&self, path: &Path) -> io::Result<Vec<DirEntry>> {
-        let mut entries = std::fs::read_dir(path)?
+        std::fs::read_dir(path)?
             .map(|entry| {
                 let entry = entry?;
                 let name = entry.file_name().to_string_lossy().into_owned();
                 Ok(DirEntry { name, is_dir: entry.file_type()?.is_dir() })
             })
-            .collect::<io::Result<Vec<_>>>()?;
-        entries.sort_unstable();
-        Ok(entries)
+            .collect()
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {

@@ -19,7 +19,7 @@ const BAD: &str = "bad";
 const TEMPORARY: &str = ".tmp";
 
 /// What the name of a message's file says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Name {
     pub(super) id: MessageId,
     /// Seconds since 1970: 32 bits last until 2106.

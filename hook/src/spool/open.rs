@@ -19,8 +19,8 @@ use super::suspects::Suspects;
 use super::volatile::VolatileStore;
 use super::{
     AUDIT_FILE, CALENDAR_FILE, CONTROL_SOCKET, EPOCH_FILE, FORMAT_FILE, HISTORY_FILE,
-    HISTORY_FORMER_FILE, Health, LOCK_FILE, Now, ORDERS_FILE, Opened, Options, Report,
-    SUSPECTS_FILE, Spool, SpoolError, VOLATILE_FOLDER,
+    HISTORY_FORMER_FILE, Health, LOCK_FILE, ORDERS_FILE, Opened, Options, Report, SUSPECTS_FILE,
+    Spool, SpoolError, VOLATILE_FOLDER,
 };
 use crate::disk::{Disk, DiskFile};
 
@@ -110,7 +110,9 @@ impl Scan {
     ) -> Result<(), SpoolError> {
         make_folder(disk, &path)?;
         self.folders.add_mailbox(path.clone());
-        for entry in disk.read_dir(&path).map_err(SpoolError::io("read folder", &path))? {
+        let mut entries = disk.read_dir(&path).map_err(SpoolError::io("read folder", &path))?;
+        entries.sort_unstable();
+        for entry in entries {
             let folder = path.join(&entry.name);
             match folder_number(&entry.name).filter(|_| entry.is_dir) {
                 Some(number) => self.folder(disk, mailbox, folder, number)?,
@@ -131,19 +133,12 @@ impl Scan {
         let entries = disk.read_dir(&path).map_err(SpoolError::io("read folder", &path))?;
         let files = u32::try_from(entries.len()).unwrap_or(u32::MAX);
         let folder = self.folders.add(mailbox, path.clone(), number, files);
+        let mut names = Vec::with_capacity(entries.len());
         for entry in entries {
             let name = entry.name.parse::<FileName>().ok().filter(|_| !entry.is_dir);
             let file = || path.join(&entry.name);
             match name {
-                Some(FileName::Message(name)) if self.index.insert(&name, folder, true) => {
-                    self.room.add(name.state, name.length);
-                    self.epoch_seen = self.epoch_seen.max(name.id.epoch);
-                    let shelf = (mailbox, Shelf::of(name.state));
-                    self.found.entry(shelf).or_default().add(name.length);
-                }
-                Some(FileName::Message(_)) => {
-                    self.report(file(), "has the id of another message, which is used");
-                }
+                Some(FileName::Message(name)) => names.push(name),
                 Some(FileName::Bad(id)) => {
                     self.epoch_seen = self.epoch_seen.max(id.epoch);
                     self.report(file(), "is a damaged message that was set aside");
@@ -157,6 +152,19 @@ impl Scan {
                 None => self.report(file(), "is no message"),
             }
         }
+        // In the order of ids the index takes the least time and room.
+        names.sort_unstable();
+        for name in names {
+            if self.index.insert(&name, folder, true) {
+                self.room.add(name.state, name.length);
+                self.epoch_seen = self.epoch_seen.max(name.id.epoch);
+                let shelf = (mailbox, Shelf::of(name.state));
+                self.found.entry(shelf).or_default().add(name.length);
+            } else {
+                let file = path.join(name.to_string());
+                self.report(file, "has the id of another message, which is used");
+            }
+        }
         disk.sync_dir(&path).map_err(SpoolError::sync(&path))
     }
 
@@ -167,7 +175,9 @@ impl Scan {
         root: &Path,
         mailboxes: &[String],
     ) -> Result<(), SpoolError> {
-        for entry in disk.read_dir(root).map_err(SpoolError::io("read folder", root))? {
+        let mut entries = disk.read_dir(root).map_err(SpoolError::io("read folder", root))?;
+        entries.sort_unstable();
+        for entry in entries {
             if !is_own(&entry.name) && !mailboxes.contains(&entry.name) {
                 self.report(root.join(&entry.name), "is no mailbox of the configuration");
             }

@@ -2,6 +2,7 @@
 //!
 //! Nothing here judges by a clock in a test: the figures are printed, with how noisy the machine was meanwhile.
 
+mod backlog;
 mod bridge;
 mod drain;
 mod failover;
@@ -12,6 +13,7 @@ mod meter;
 mod offload;
 mod report;
 mod rig;
+mod scaling;
 mod takeover;
 
 pub use report::Report;
@@ -29,6 +31,10 @@ pub enum Bench {
     Takeover,
     /// Messages a second, second by second, while one of three workers is killed and comes back
     Failover,
+    /// What waiting messages cost: the others' time, a start, and memory
+    Backlog,
+    /// How the rate grows with the workers, and that a busy host takes nothing from another
+    Scaling,
 }
 
 /// How thorough.
@@ -42,6 +48,10 @@ pub struct Effort {
     pub singles: usize,
     /// Messages in the full queue.
     pub queued: usize,
+    /// Workers, case by case.
+    pub workers: [usize; 6],
+    /// How many wait on disk, case by case.
+    pub waiting: [usize; 3],
     /// Takeovers of each kind.
     pub trials: usize,
     /// Workers that are linked at once for what their beats cost.
@@ -61,6 +71,8 @@ impl Effort {
         round_ms: 4_000,
         singles: 400,
         queued: 100_000,
+        workers: [1, 2, 4, 8, 16, 64],
+        waiting: [100, 10_000, 1_000_000],
         trials: 50,
         linked: 50,
         watch_s: 60,
@@ -73,6 +85,8 @@ impl Effort {
         round_ms: 700,
         singles: 60,
         queued: 3_000,
+        workers: [1, 2, 3, 4, 6, 8],
+        waiting: [100, 10_000, 100_000],
         trials: 5,
         linked: 10,
         watch_s: 10,
@@ -104,6 +118,8 @@ impl Bench {
             Self::HostCost => Ok(host_cost::run(effort)),
             Self::Takeover => Ok(takeover::run(effort)),
             Self::Failover => Ok(failover::run(effort)),
+            Self::Backlog => Ok(backlog::run(effort)),
+            Self::Scaling => Ok(scaling::run(effort)),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! A hook and one worker between the source and the drain.
 
 use std::fs;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::drain::Drain;
@@ -64,6 +65,35 @@ impl Rig {
             ..Setup::default()
         };
         Self { cluster: Cluster::start(&setup), drain }
+    }
+
+    /// A hook that has not started, over a spool that `fill` has made, with these further tables, in which `DRAIN` stands
+    /// for the drain's address.
+    pub(super) fn prepared(needs: &str, tables: &str, fill: impl FnOnce(&Path)) -> Self {
+        let drain = Drain::start();
+        let setup = Setup {
+            release: Some(drain.address()),
+            needs: Some(needs.to_owned()),
+            tables: tables.replace("DRAIN", &drain.address().to_string()),
+            ..Setup::default()
+        };
+        let cluster = Cluster::prepare(&setup);
+        fill(&cluster.path().join("spool"));
+        Self { cluster, drain }
+    }
+
+    /// A worker without modules, if there is none yet.
+    pub(super) fn add_idle_worker(&mut self) {
+        self.cluster.add_worker(WORKER, "");
+        self.cluster.await_ready(1);
+    }
+
+    /// Waits until nothing but so many messages waits.
+    pub(super) fn await_backlog(&self, waiting: usize) {
+        let waiting = u64::try_from(waiting).unwrap();
+        await_that("only the old messages wait", || {
+            self.cluster.status().filter(|status| status.backlog() == waiting)
+        });
     }
 
     /// The same with a worker that has these module tables.

@@ -7,6 +7,7 @@
     reason = "tests fail by panicking, and say what they skip"
 )]
 
+mod backlog;
 mod bad_worker;
 mod certificates;
 mod clamd;

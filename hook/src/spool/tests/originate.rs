@@ -179,8 +179,8 @@ fn one_that_is_found_brings_the_others_along_before_it_goes_out() {
         drop(spool);
         disk.restart();
         let opened = open_sim(&disk);
-        let spool = opened.spool;
         let found = opened.recovered();
+        let spool = opened.spool;
         let child = found.iter().find(|found| found.marked.id != id);
         let Some(child) = child else { continue };
         found_alone += u64::from(found.len() < 4);
