@@ -24,7 +24,7 @@ fn fail_once(host: &mut Host) {
 }
 
 fn barred(host: &Host) -> Option<String> {
-    let status = host.pool.status(0, host.now);
+    let status = host.picture();
     status.workers.into_iter().find(|worker| worker.name == "a").unwrap().barred
 }
 
