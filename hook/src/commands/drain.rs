@@ -12,6 +12,7 @@ use crate::admin;
 use crate::cli::{DrainArgs, Output};
 use crate::config::Config;
 use crate::exit::{self, Failure, failure, line};
+use crate::spool::left;
 
 /// How often the hook is asked how far it is.
 const ASK_EVERY: Duration = Duration::from_millis(500);
@@ -39,8 +40,7 @@ pub(super) fn drain(
 
 /// Tells each change until the hook has gone.
 fn follow(config: &Config, json: bool, out: &mut dyn Write) -> Result<(), Failure> {
-    let mut told = None;
-    let mut last = Remaining::default();
+    let mut told: Option<Remaining> = None;
     loop {
         // A hook that is just going may break the answer off; the next look finds that it has gone.
         match admin::ask(&config.spool, &Request::Status) {
@@ -50,8 +50,7 @@ fn follow(config: &Config, json: bool, out: &mut dyn Write) -> Result<(), Failur
                     let text = "the drain was taken back by somebody: the hook goes on";
                     return Err(failure(exit::EX_TEMPFAIL, text));
                 };
-                last = drain.remaining;
-                if told.replace(last) != Some(last) {
+                if told.replace(drain.remaining) != Some(drain.remaining) {
                     tell(config, &drain, json, out)?;
                 }
             }
@@ -59,7 +58,9 @@ fn follow(config: &Config, json: bool, out: &mut dyn Write) -> Result<(), Failur
         }
         sleep(ASK_EVERY);
     }
-    let left = last.messages();
+    // What happened since the last look only the disk can tell.
+    let left = left(&config.spool)
+        .map_err(|error| failure(exit::EX_IOERR, format!("count what is left: {error}")))?;
     if json {
         return print_json(
             out,
@@ -68,9 +69,7 @@ fn follow(config: &Config, json: bool, out: &mut dyn Write) -> Result<(), Failur
     }
     let rest = match left {
         0 => "nothing is left on its way".to_owned(),
-        left => format!(
-            "{left} messages were left at the last look; they stay in the spool or with their senders"
-        ),
+        left => format!("{left} messages are left, safe in the spool"),
     };
     line(out, &format!("{} has ended; {rest}", config.name))
 }

@@ -79,7 +79,7 @@ fn a_drain_ends_in_its_time_and_what_is_left_is_safe() {
     let output = drain(&cluster, &["--within", "1s"]).wait_with_output().unwrap();
     assert!(output.status.success(), "{}", said(&output));
     let text = String::from_utf8(output.stdout).unwrap();
-    assert!(text.contains("1 wait") && text.contains("1 messages were left"), "{text}");
+    assert!(text.contains("1 wait") && text.contains("1 messages are left"), "{text}");
     assert!(ended(&mut cluster));
     assert_eq!(cluster.stored_at_all().len(), 1);
     cluster.start_hook();
