@@ -96,8 +96,14 @@ impl Cluster {
 
     /// Starts the hook, again if it had ended, and waits until it takes mail.
     pub fn start_hook(&mut self) {
+        self.start_hook_with(&[]);
+    }
+
+    /// The same with these environment variables.
+    pub fn start_hook_with(&mut self, environment: &[(&str, &str)]) {
         let mut command = Command::new(binary("gantry-hook"));
         command.arg("--config").arg(self.config()).arg("run");
+        command.envs(environment.iter().copied());
         let log = self.path().join("hook.log");
         let mut hook = Running::start("hook", &mut command, &log).expect("start the hook");
         await_that("the hook takes mail", || {
@@ -161,13 +167,18 @@ impl Cluster {
     }
 
     fn enrol(&mut self, name: &str, keys: &str, modules: &str, need: &str) {
+        self.join_worker(name, keys, modules, need);
+        self.start_worker(name, &[]);
+    }
+
+    /// Enrols a worker with these keys of its file, these module tables and this need, and starts nothing.
+    pub fn join_worker(&self, name: &str, keys: &str, modules: &str, need: &str) {
         self.write_worker(name, modules);
         let config = self.worker_config(name);
         let text = fs::read_to_string(&config).expect("read worker.toml");
         fs::write(&config, format!("{keys}{text}")).expect("write worker.toml");
         let joined = self.worker_command(name, &["join", &self.token_for(name, need)]);
         assert!(joined.status.success(), "gantry join: {}", said(&joined));
-        self.start_worker(name, &[]);
     }
 
     /// Starts a worker that has joined, with these environment variables.

@@ -15,6 +15,7 @@ pub mod binary;
 pub mod clock;
 pub mod cluster;
 pub mod corpus;
+pub mod crashes;
 pub mod heap;
 pub mod lan;
 pub mod pages;

@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
+use gantry_daemon::crash;
 use gantry_tests::pages::{blocks, files, page, shown};
 use gantry_tests::project;
 
@@ -171,6 +172,20 @@ fn nothing_is_left_to_do() {
                 assert!(!line.contains(word), "{}:{} says {word}", shown(&path), number + 1);
             }
         }
+    }
+}
+
+/// One that is not listed is never played.
+#[test]
+fn every_crash_point_is_placed_once() {
+    for (folder, points) in [("hook/src", crash::HOOK), ("worker/src", crash::WORKER)] {
+        let texts: Vec<String> = files(folder, ".rs").iter().map(|path| read(path)).collect();
+        let calls = texts.iter().flat_map(|text| text.split("crash::at(\"").skip(1));
+        let mut placed: Vec<&str> = calls.filter_map(|rest| rest.split('"').next()).collect();
+        let mut listed = points.to_vec();
+        placed.sort_unstable();
+        listed.sort_unstable();
+        assert_eq!(placed, listed, "in {folder}");
     }
 }
 

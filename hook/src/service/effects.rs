@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use gantry_daemon::crash;
 use gantry_link::CloseCode;
 use gantry_protocol::frame::{HostControl, HostReservation};
 use gantry_protocol::id::{MessageId, Session, Token};
@@ -122,6 +123,9 @@ impl<D: Disk> Service<D> {
         let (spool, actions) = (Arc::clone(&self.spool), self.actions.clone());
         tokio::task::spawn_blocking(move || {
             let stored = spool.apply(id, mailbox, &change);
+            if matches!(change, Change::Settle { .. }) {
+                crash::at("verdict-stored");
+            }
             let _ = actions.blocking_send(Action::Stored(token, stored));
         });
     }
@@ -178,6 +182,7 @@ impl<D: Disk> Service<D> {
         tokio::spawn(async move {
             let results = way.release(Arc::clone(&spool), id, recipients, &trace).await;
             let deferred = results.iter().any(|result| result.result == ReleaseResult::Deferred);
+            crash::at("result-received");
             let _ = actions.send(Action::Released(token, results)).await;
             // A damaged file is deferred, too, and would be tried for days. What waits is read seldom enough to look.
             if deferred

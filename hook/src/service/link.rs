@@ -5,6 +5,7 @@ use std::fmt::Display;
 use std::io;
 use std::sync::Arc;
 
+use gantry_daemon::crash;
 use gantry_link::{CloseCode, FrameSender, HostConnection, HostReservationStream, StreamError};
 use gantry_protocol::frame::{
     Assign, HostControl, HostReservation, WorkerControl, WorkerReservation,
@@ -209,12 +210,16 @@ pub(super) async fn send_assignment<D: Disk>(sending: Sending<D>) {
     let reading = read_frames(key, receiver, connection.clone(), pace, actions.clone());
     let writing = async {
         sender.send(&frame).await?;
+        crash::at("assigned");
         let sent = tokio::select! {
             sent = send_body(&mut sender, first, body, length) => Some(sent),
             _ = queue.recv() => None,
         };
         match sent {
-            Some(Ok(())) => write_frames(&mut sender, &mut queue).await,
+            Some(Ok(())) => {
+                crash::at("body-sent");
+                write_frames(&mut sender, &mut queue).await
+            }
             Some(Err(error)) => {
                 // The worker waits for the rest, and we for its answer.
                 sender.reset(RESET_UNREADABLE);
@@ -313,8 +318,11 @@ async fn read_frames(
         }
         match received {
             Ok(Some(frame)) => {
-                answered |=
-                    matches!(frame, WorkerReservation::Verdict(_) | WorkerReservation::Return(_));
+                let verdict = matches!(frame, WorkerReservation::Verdict(_));
+                if verdict {
+                    crash::at("verdict-received");
+                }
+                answered |= verdict || matches!(frame, WorkerReservation::Return(_));
                 if actions.send(Action::Reservation(key, Box::new(frame))).await.is_err() {
                     return;
                 }

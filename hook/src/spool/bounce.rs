@@ -3,6 +3,7 @@
 use std::io::{self, Read};
 use std::sync::Arc;
 
+use gantry_daemon::crash;
 use gantry_mail::dsn::{self, Failure, RETURNED_BYTES_MAX};
 use gantry_mail::{Envelope, HeaderEdit};
 use gantry_protocol::id::MessageId;
@@ -45,6 +46,7 @@ impl<D: Disk> Spool<D> {
         let finished = draft.finished();
         let verdict = deliver_to_all(&dsn.envelope, finished, Vec::new());
         draft.store(StoredState::Releasing, &[Entry::Verdict(&verdict)])?;
+        crash::at("bounce-written");
 
         let mut recipients: Vec<u16> = news.iter().map(|result| result.recipient).collect();
         recipients.sort_unstable();

@@ -4,6 +4,7 @@ use std::io::{self, Read};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use gantry_daemon::crash;
 use gantry_protocol::id::{Digest, MessageId};
 use gantry_protocol::pool::{
     Change, MailboxIndex, RecipientResult, ReleaseResult, Stored, StoredState,
@@ -76,11 +77,13 @@ impl<D: Disk> Spool<D> {
         let (_, place) = self.index.get(id).ok_or(SpoolError::Unknown { id })?;
         let (name, folder) = self.locate(id)?;
         let path = folder.path.join(name.to_string());
+        crash::at("removing");
         match self.disk.remove(&path) {
             // What is gone already need not be removed.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             result => result.map_err(SpoolError::io("remove message", &path))?,
         }
+        crash::at("removed");
         self.index.remove(id);
         self.room.remove(name.state, name.length);
         self.folders.give_back(place);
@@ -104,6 +107,7 @@ impl<D: Disk> Spool<D> {
                 };
                 // One worker's death in ten thousand messages is not worth a sync for each of them.
                 self.change_state(id, charged, attempts >= 2)?;
+                crash::at("attempt-counted");
             }
             Change::Part { findings, .. } if in_pool => {
                 self.append(&self.open_stored(id, true)?, &[Entry::Findings(findings)])?;
@@ -114,6 +118,7 @@ impl<D: Disk> Spool<D> {
                 let ids = self.ids_for(verdict);
                 let entries = entries(Some(verdict), &ids, &[], &[]);
                 let Log { results, .. } = self.append(&file, &entries)?;
+                crash::at("verdict-appended");
                 self.change_state(id, StoredState::Releasing, true)?;
                 if !results.is_empty() {
                     return Ok(Stored::ServedBefore { results });
@@ -121,11 +126,13 @@ impl<D: Disk> Spool<D> {
             }
             Change::Results { results } => {
                 self.append(&self.open_stored(id, true)?, &[Entry::Results(results)])?;
+                crash::at("result-appended");
             }
             Change::SetAside { state, verdict, reasons } if is_aside(*state) => {
                 let mut entries = entries(verdict.as_deref(), &[], &[], reasons);
                 entries.push(self.aside_now());
                 self.append(&self.open_stored(id, true)?, &entries)?;
+                crash::at("aside-appended");
                 self.change_state(id, *state, true)?;
             }
             Change::Bounce { results } => return self.bounce(id, results),
@@ -188,6 +195,7 @@ impl<D: Disk> Spool<D> {
                 let ids = verdict.as_deref().map(|v| self.ids_for(v)).unwrap_or_default();
                 let news = entries(verdict.as_deref(), &ids, results, reasons);
                 self.adopt(id, mailbox, message, *state, news)?;
+                crash::at("adopted");
                 self.forget(id);
                 self.judge(digest, *state);
             }

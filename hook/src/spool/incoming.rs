@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use gantry_daemon::crash;
 use gantry_mail::Envelope;
 use gantry_protocol::id::{Digest, MessageId};
 use gantry_protocol::limits::MESSAGE_BYTES_MAX;
@@ -178,7 +179,9 @@ impl<D: Disk> Draft<D> {
                 let written = file.write_all_at(&preamble, 0);
                 written.map_err(SpoolError::io("write message", &self.path))?;
             }
+            crash::at("file-written");
             file.sync().map_err(SpoolError::sync(&self.path))?;
+            crash::at("file-synced");
         }
 
         let received_unix_s = u32::try_from(received_unix_ms / 1000).unwrap_or(u32::MAX);
@@ -186,6 +189,7 @@ impl<D: Disk> Draft<D> {
         let path = self.folder.path.join(name.to_string());
         let renamed = self.spool.disk.rename(&self.path, &path);
         renamed.map_err(SpoolError::io("rename message", &self.path))?;
+        crash::at("file-renamed");
         self.path = path;
         self.folder.sync(&self.spool.disk)?;
         self.spool.index.insert(&name, self.place, false);

@@ -7,6 +7,7 @@
 use std::io::Read;
 use std::sync::Arc;
 
+use gantry_daemon::crash;
 use gantry_mail::{BodyType, Envelope, HeaderEdit, Notify, Recipient, SenderParameters};
 use gantry_protocol::id::MessageId;
 use gantry_protocol::pool::{Custody, Marked, Stored, StoredLog, StoredState};
@@ -159,6 +160,7 @@ impl<D: Disk> Spool<D> {
         let verdict = deliver_to_all(&envelope, finished, edits);
         let entries = [Entry::Verdict(&verdict), Entry::Origin(header.id)];
         draft.store(StoredState::Releasing, &entries)?;
+        crash::at("originated-written");
         Ok(Some(Marked {
             id,
             mailbox: header.mailbox,

@@ -25,6 +25,7 @@ mod parts;
 mod policies;
 mod postfix;
 mod room;
+mod stalled;
 mod topologies;
 mod true_path;
 mod ways;

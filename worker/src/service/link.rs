@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use gantry_daemon::crash;
 use gantry_link::{
     CloseCode, FrameReceiver, FrameSender, StreamError, WorkerConnection, WorkerLink,
 };
@@ -215,6 +216,9 @@ async fn move_frames(
         loop {
             match receiver.recv().await {
                 Ok(Some(frame)) => {
+                    if matches!(frame, HostReservation::Settled(_)) {
+                        crash::at("acknowledged");
+                    }
                     if actions.send(Action::Reservation(key, Box::new(frame))).await.is_err() {
                         return;
                     }
@@ -258,6 +262,9 @@ async fn send(
     finish: bool,
 ) -> Result<(), StreamError> {
     sender.send(frame).await?;
+    if matches!(frame, WorkerReservation::Verdict(_)) {
+        crash::at("verdict-sent");
+    }
     if finish { sender.finish() } else { Ok(()) }
 }
 

@@ -18,6 +18,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use gantry_daemon::crash;
 use gantry_link::{Backoff, Call, Listener, NodeIdentity};
 use gantry_protocol::frame::{Assign, Backlog, Order, ReturnKind};
 use gantry_protocol::grabber::{self, Grabber, Processed};
@@ -29,7 +30,7 @@ use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, Interval};
 
-pub use start::{RunError, run};
+pub use start::{RunError, run, run_modules};
 
 use crate::config;
 use crate::pipeline::{Pipeline, Work};
@@ -269,6 +270,7 @@ impl Service {
         let Some(host) = self.hosts.get_mut(index.0) else { return };
         let linked = host.linked.as_ref().filter(|linked| linked.number == number);
         let Some(pipeline) = linked.map(|linked| linked.pipeline.clone()) else { return };
+        crash::at("assigned");
         let Assigned { assign, stream, arrived } = assigned;
         let key = (index, assign.message, assign.fence);
         host.grabber.handle_assigned(&assign, now);
@@ -290,6 +292,7 @@ impl Service {
     }
 
     fn on_received(&mut self, key: Key, source: gantry_scanners::api::Source) {
+        crash::at("body-received");
         let now = self.now();
         let Some(held) = self.held.get(&key) else { return };
         let (prepared, work) = held.pipeline.prepare(Arc::clone(&held.assign), source);
@@ -309,6 +312,7 @@ impl Service {
     }
 
     fn on_processed(&mut self, key: Key, processed: Processed) {
+        crash::at("processed");
         let now = self.now();
         let Some(held) = self.held.get_mut(&key) else { return };
         (held.running, held.work) = (None, None);

@@ -9,6 +9,7 @@ use gantry_link::{IdentityError, Listener, NodeIdentity, Role, ServerError};
 use gantry_protocol::grabber::{self, Grabber};
 use gantry_protocol::id::Incarnation;
 use gantry_protocol::time::Moment;
+use gantry_scanners::api::Module;
 use gantry_scanners::registry::{self, BuildError};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, MissedTickBehavior};
@@ -48,14 +49,23 @@ pub enum RunError {
 ///
 /// # Errors
 /// What keeps it from starting. Once it runs, faults are logged and links tried again.
-pub async fn run(config: Config) -> Result<(), RunError> {
+pub async fn run(mut config: Config) -> Result<(), RunError> {
+    let modules = registry::build(std::mem::take(&mut config.modules))?;
+    run_modules(config, modules).await
+}
+
+/// The same with these modules instead of the configured ones.
+///
+/// # Errors
+/// As [`run`].
+pub async fn run_modules(config: Config, modules: Vec<Arc<dyn Module>>) -> Result<(), RunError> {
     for remark in &config.remarks {
         tracing::warn!("{remark}");
     }
     let clock = gantry_link::system_clock();
     let identity =
         Arc::new(NodeIdentity::open(&config.identity_dir, &config.name, Role::Worker, &clock)?);
-    let pipeline = Pipeline::new(registry::build(config.modules)?, &config.name);
+    let pipeline = Pipeline::new(modules, &config.name);
     let (pipeline, policy) = with_policy(pipeline, config.policy)?;
     let concurrency = pipeline.concurrency(config.concurrency);
     let incarnation = Incarnation(fastrand::u64(..));

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use gantry_daemon::crash;
 use gantry_mail::header::{HeaderScanner, HeaderTooLong};
 use gantry_protocol::pool::{Answer, Custody, Marked};
 use tokio::time::Instant;
@@ -132,7 +133,9 @@ impl<D: Disk> Session<D> {
         };
         match self.intake.custody {
             IntakeCustody::Hook => {
+                crash::at("message-stored");
                 self.gate.mark(marked, looped).await;
+                crash::at("message-marked");
                 let reply = format!("250 2.0.0 Ok, marked as {id}");
                 self.reply_to_message(&reply, arriving.recipients);
                 Ok(Next::Command)
@@ -164,6 +167,7 @@ impl<D: Disk> Session<D> {
             answer = self.gate.mark_and_wait(marked, looped) => answer,
             gone = self.wire.gone() => return Err(gone),
         };
+        crash::at("answering");
         let id = id.to_string();
         let reply = match answer {
             Answer::Accepted { text } => one_line(250, "2.0.0", &format!("{id}: {text}")),

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gantry_config::Endpoint;
+use gantry_daemon::crash;
 use gantry_mail::RECIPIENTS_MAX;
 use gantry_protocol::id::MessageId;
 use gantry_protocol::pool::{RecipientResult, ReleaseResult};
@@ -258,7 +259,9 @@ impl<D: Disk> Job<'_, D> {
     async fn attempt(&self, order: &Order<'_>) -> Result<Outcome, NotSent> {
         let mut fresh = false;
         loop {
+            crash::at("connecting");
             let mut connection = self.way.connection(fresh, self.deadline).await?;
+            crash::at("connected");
             let reused = connection.transactions > 0;
             let letter = letter::open(&self.spool, self.id).await?;
             match transaction::run(&mut connection, letter, order).await {

@@ -1,5 +1,6 @@
 //! One transaction with the next hop: one message, the recipients that get the same of it.
 
+use gantry_daemon::crash;
 use gantry_mail::Recipient;
 use gantry_protocol::pool::{RecipientResult, ReleaseResult};
 
@@ -243,6 +244,7 @@ async fn send<D: Disk>(
         }
         rest = piece.rest;
     }
+    crash::at("final-dot-sent");
     // RFC 2033, 4.2: in LMTP each of them gets a reply of its own, in their order.
     let at_once = match config.protocol {
         Protocol::Smtp => recipients.len(),
@@ -254,6 +256,7 @@ async fn send<D: Disk>(
         let doing = "wait for the reply to the final dot";
         match connection.any_reply(doing, timeouts.final_dot).await {
             Ok(reply) => {
+                crash::at("final-dot-answered");
                 reusable &= reply.code != 421;
                 results.extend(all(recipients, class(&reply), &reply.to_line()));
             }
