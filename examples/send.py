@@ -11,6 +11,9 @@ from email.message import EmailMessage
 # In two halves, so that no virus scanner takes this file for what it makes.
 EICAR = "X5O!P%@AP[4\\PZX54(P^)7CC)7}$" + "EICAR-STANDARD-ANTIVIRUS-TEST-FILE!$H+H*"
 
+if {"-h", "--help"} & set(sys.argv):
+    sys.exit(print(__doc__.strip()))
+
 arguments = [argument for argument in sys.argv[1:] if argument != "--eicar"]
 message = EmailMessage()
 message["From"] = "a@client.example"

@@ -8,6 +8,9 @@ import pathlib
 import socketserver
 import sys
 
+if {"-h", "--help"} & set(sys.argv):
+    sys.exit(print(__doc__.strip()))
+
 PORT = int(sys.argv[1]) if len(sys.argv) > 1 else 10026
 FOLDER = pathlib.Path(sys.argv[2] if len(sys.argv) > 2 else "released")
 

@@ -1,5 +1,5 @@
-//! What Gantry's tests share: a cluster of real processes, an SMTP client that can misbehave, a private Postfix, and
-//! a corpus of real mail. The sink, the status and the processes are the demo's.
+//! What Gantry's tests share: a cluster of real processes, an SMTP client that can misbehave, a private Postfix and
+//! Dovecot, and a corpus of real mail. The sink, the status and the processes are the demo's.
 //!
 //! Everything fails by panicking with what it was doing, ends its processes when dropped, and listens on loopback.
 #![allow(
@@ -12,10 +12,12 @@
 
 pub mod bench;
 pub mod binary;
+pub mod certificate;
 pub mod clock;
 pub mod cluster;
 pub mod corpus;
 pub mod crashes;
+pub mod dovecot;
 pub mod heap;
 pub mod lan;
 pub mod pages;
@@ -26,8 +28,10 @@ pub mod smtp;
 pub mod weather;
 
 pub use binary::{binary, project};
+pub use certificate::Certificate;
 pub use clock::FakeClock;
 pub use cluster::{Cluster, Setup};
+pub use dovecot::Dovecot;
 pub use gantry::demo::process::{Running, free_port, until};
 pub use gantry::demo::sink::{Received, Sink};
 pub use gantry::demo::status::Status;

@@ -1,4 +1,5 @@
-//! A Postfix of one's own, set up with what `docs/mta/postfix.md` says.
+//! A Postfix of one's own: before and behind the hook, set up with what `docs/mta/postfix.md` says, or as a relay that
+//! wants a login.
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -10,7 +11,7 @@ use tempfile::TempDir;
 
 use crate::pages::{blocks_of, page};
 use crate::smtp::Client;
-use crate::{PATIENCE, free_port, skip, until};
+use crate::{Certificate, Dovecot, PATIENCE, free_port, skip, until};
 
 /// The page whose settings are under test.
 const PAGE: &str = "docs/mta/postfix.md";
@@ -26,7 +27,7 @@ const BED: &str = "compatibility_level = 3.6\n\
     smtp_tls_security_level = none\nsmtpd_tls_security_level = none\nin_flow_delay = 0\n\
     minimal_backoff_time = 1s\nmaximal_backoff_time = 2s\nqueue_run_delay = 1s\n";
 
-/// A running Postfix with the hook as its content filter. It is stopped when dropped.
+/// A running Postfix. It is stopped when dropped.
 pub struct Postfix {
     /// Where mail goes in.
     pub front: SocketAddr,
@@ -34,9 +35,73 @@ pub struct Postfix {
 }
 
 impl Postfix {
-    /// Starts it. The hook takes mail at `filter` and gives it back at `back`; in the end all mail goes to `next`.
-    /// `None`, and a line that says so, where Postfix is not installed or this is not root.
+    /// Starts it with the hook as its content filter. The hook takes mail at `filter` and gives it back at `back`; in the
+    /// end all mail goes to `next`. `None`, and a line that says so, where Postfix is not installed or this is not root.
     pub fn start(filter: SocketAddr, back: SocketAddr, next: SocketAddr) -> Option<Self> {
+        let page = page(PAGE);
+        Self::with_filter(&page, filter, back, next)
+    }
+
+    /// The same with TLS demanded on both sides of the hook, as the page says for a network; `own` is Postfix's.
+    pub fn over_tls(
+        filter: SocketAddr,
+        back: SocketAddr,
+        next: SocketAddr,
+        own: &Certificate,
+    ) -> Option<Self> {
+        let (client, server) =
+            ("-o smtp_tls_security_level=none", "-o smtpd_tls_security_level=none");
+        let page = page(PAGE);
+        // The page names both where it says what takes their places.
+        let times = |text| page.matches(text).count();
+        assert_eq!((times(client), times(server)), (2, 2), "{PAGE} has other settings");
+        let server_tls =
+            format!("-o smtpd_tls_security_level=encrypt\n    {}", own.settings("-o "));
+        let page = page
+            .replace(client, "-o smtp_tls_security_level=encrypt\n    -o smtp_tls_loglevel=1")
+            .replace(server, &server_tls);
+        Self::with_filter(&page, filter, back, next)
+    }
+
+    /// Starts a relay: it takes mail only over TLS, and only from whom `login` lets in.
+    pub fn relay(next: SocketAddr, own: &Certificate, login: &Dovecot) -> Option<Self> {
+        let postfix = Self::prepare()?;
+        let options = [
+            "smtpd_tls_security_level=encrypt",
+            "smtpd_tls_auth_only=yes",
+            "smtpd_sasl_auth_enable=yes",
+            "smtpd_sasl_type=dovecot",
+            &format!("smtpd_sasl_path={}", login.socket().display()),
+            "smtpd_relay_restrictions=permit_sasl_authenticated,reject",
+            "smtpd_recipient_restrictions=permit_sasl_authenticated,reject",
+        ];
+        let options = options.map(|option| format!("  -o {option}\n")).concat();
+        let front =
+            format!("{} inet n - n - - smtpd\n{options}  {}\n", postfix.front, own.settings("-o "));
+        Some(postfix.run("", &front, next))
+    }
+
+    fn with_filter(
+        page: &str,
+        filter: SocketAddr,
+        back: SocketAddr,
+        next: SocketAddr,
+    ) -> Option<Self> {
+        let postfix = Self::prepare()?;
+        let ports = |text: String| {
+            assert!(text.contains("10025") || text.contains("10026"), "no port in {text}");
+            text.replace("10025", &filter.port().to_string())
+                .replace("10026", &back.port().to_string())
+        };
+        let front = format!(
+            "{} inet n - n - - smtpd\n  -o smtpd_authorized_xforward_hosts=127.0.0.0/8\n",
+            postfix.front
+        );
+        let master = front + &ports(blocks_of(page, "/etc/postfix/master.cf"));
+        Some(postfix.run(&ports(blocks_of(page, "/etc/postfix/main.cf")), &master, next))
+    }
+
+    fn prepare() -> Option<Self> {
         if !Path::new(MASTER).is_file() || which("postfix").is_none() {
             skip("postfix", "it is not installed (Debian: postfix)");
             return None;
@@ -49,12 +114,17 @@ impl Postfix {
         // Postfix's own user has to get in.
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).expect("chmod");
         let front = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port().expect("find a port")));
-        let postfix = Self { front, folder };
-        postfix.configure(filter, back, next);
-        postfix.command(&["start"]);
+        Some(Self { front, folder })
+    }
+
+    /// Starts it with these additions to `main.cf` and `master.cf`.
+    fn run(self, main: &str, master: &str, next: SocketAddr) -> Self {
+        let front = self.front;
+        self.configure(main, master, next);
+        self.command(&["start"]);
         let answers = || Client::try_connect(front).is_ok().then_some(());
-        assert!(until(PATIENCE, answers).is_some(), "postfix does not answer:\n{}", postfix.log());
-        Some(postfix)
+        assert!(until(PATIENCE, answers).is_some(), "postfix does not answer:\n{}", self.log());
+        self
     }
 
     /// Its log so far.
@@ -89,37 +159,25 @@ impl Postfix {
         self.folder.path().join(name)
     }
 
-    fn configure(&self, filter: SocketAddr, back: SocketAddr, next: SocketAddr) {
+    fn configure(&self, main: &str, master: &str, next: SocketAddr) {
         for name in ["etc", "spool", "data"] {
             fs::create_dir(self.path(name)).expect("make a folder");
         }
         let owner = Command::new("chown").arg("postfix").arg(self.path("data")).status();
         assert!(owner.is_ok_and(|status| status.success()), "give Postfix its data folder");
-        let page = page(PAGE);
-        let ports = |text: String| {
-            assert!(text.contains("10025") || text.contains("10026"), "no port in {text}");
-            text.replace("10025", &filter.port().to_string())
-                .replace("10026", &back.port().to_string())
-        };
         let at = self.folder.path().display();
         let main = format!(
             "{BED}queue_directory = {at}/spool\ndata_directory = {at}/data\n\
              maillog_file = {at}/maillog\nmaillog_file_prefixes = {at}\n\
-             relayhost = [127.0.0.1]:{}\n{}",
+             relayhost = [127.0.0.1]:{}\n{main}",
             next.port(),
-            ports(blocks_of(&page, "/etc/postfix/main.cf"))
         );
         let dist = fs::read_to_string(MASTER).expect("read Debian's master.cf");
         let smtpd = |line: &&str| line.starts_with("smtp ") && line.contains("inet");
         let services: String =
             dist.lines().filter(|line| !smtpd(line)).map(|line| format!("{line}\n")).collect();
-        let front = format!(
-            "{} inet n - n - - smtpd\n  -o smtpd_authorized_xforward_hosts=127.0.0.0/8\n",
-            self.front
-        );
-        let master = services + &front + &ports(blocks_of(&page, "/etc/postfix/master.cf"));
         fs::write(self.path("etc/main.cf"), main).expect("write main.cf");
-        fs::write(self.path("etc/master.cf"), master).expect("write master.cf");
+        fs::write(self.path("etc/master.cf"), services + master).expect("write master.cf");
     }
 
     fn command(&self, arguments: &[&str]) {
@@ -143,13 +201,13 @@ impl Drop for Postfix {
     }
 }
 
-fn which(program: &str) -> Option<PathBuf> {
+pub(crate) fn which(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let folders: Vec<PathBuf> = std::env::split_paths(&path).collect();
     folders.into_iter().map(|folder| folder.join(program)).find(|path| path.is_file())
 }
 
-fn is_root() -> bool {
+pub(crate) fn is_root() -> bool {
     let output = Command::new("id").arg("-u").output();
     output.is_ok_and(|output| output.stdout.trim_ascii() == b"0")
 }

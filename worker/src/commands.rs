@@ -6,7 +6,7 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::path::Path;
 
-use gantry_link::{JoinError, JoinToken, NodeIdentity, Role};
+use gantry_link::{JoinToken, NodeIdentity, Role};
 use gantry_scanners::registry;
 
 use crate::cli::{Cli, Command};
@@ -93,15 +93,7 @@ fn join(
             runtime()?.block_on(joining)
         }
     };
-    let identity = joined.map_err(|error| {
-        let code = match &error {
-            JoinError::Refused { .. } => exit::EX_NOPERM,
-            JoinError::Unreachable { .. } | JoinError::Listen { .. } => exit::EX_UNAVAILABLE,
-            JoinError::Store { .. } => exit::EX_CANTCREAT,
-            _ => exit::EX_DATAERR,
-        };
-        failure(code, error)
-    })?;
+    let identity = joined.map_err(|error| failure(error.exit_code(), error))?;
     let what = if role == Role::Operator {
         "has joined as an operator".to_owned()
     } else {

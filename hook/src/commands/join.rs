@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use gantry_link::{Authority, JoinError, NodeIdentity, Role};
+use gantry_link::{Authority, NodeIdentity, Role};
 
 use crate::config::Config;
 use crate::exit::{self, Failure, failure, line};
@@ -32,15 +32,7 @@ pub(super) fn join(config: &Config, token: &str, out: &mut dyn Write) -> Result<
         .map_err(|error| failure(exit::EX_IOERR, error))?;
     let clock = gantry_link::system_clock();
     let joining = gantry_link::join(token, folder, &config.name, Role::Hook, &clock);
-    runtime.block_on(joining).map_err(|error| {
-        let code = match &error {
-            JoinError::Refused { .. } => exit::EX_NOPERM,
-            JoinError::Unreachable { .. } | JoinError::Listen { .. } => exit::EX_UNAVAILABLE,
-            JoinError::Store { .. } => exit::EX_CANTCREAT,
-            _ => exit::EX_DATAERR,
-        };
-        failure(code, error)
-    })?;
+    runtime.block_on(joining).map_err(|error| failure(error.exit_code(), error))?;
     let host = elsewhere(folder).unwrap_or_default();
     let (name, folder) = (&config.name, folder.display());
     line(

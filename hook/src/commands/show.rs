@@ -3,12 +3,18 @@
 use std::fmt::Write;
 
 use gantry_operator::HookStatus;
-use gantry_operator::show::{certificates, certificates_table, last_action, modules, readiness};
-use gantry_operator::table::{Table, span};
-use gantry_protocol::pool::{MessageStatus, WorkerStatus};
+use gantry_operator::show::{
+    admission, certificates, certificates_table, last_action, modules, readiness,
+};
+use gantry_operator::table::{Table, size, span};
+use gantry_protocol::pool::{Counters, MessageStatus, WorkerStatus};
 
 /// Messages that the table of a status shows; `--json` shows more.
 const MESSAGES_SHOWN: usize = 20;
+
+/// What to do where no worker has been here.
+const NO_WORKER: &str = "no worker has linked since the start: `gantry-hook token` lets one join; where one has joined and \
+    runs, its log says why it cannot link\n";
 
 /// The status of a hook.
 pub(super) fn status(status: &HookStatus) -> String {
@@ -23,8 +29,8 @@ pub(super) fn status(status: &HookStatus) -> String {
         "host      {} ({state}), version {}, epoch {}",
         status.host, status.version, status.epoch
     );
-    if let Some(reason) = &status.intake_stopped {
-        let _ = writeln!(text, "INTAKE    STOPPED: {reason}");
+    if status.intake_stopped.is_some() || status.draining.is_some() {
+        let _ = writeln!(text, "INTAKE    {}", admission(status).trim_start_matches("INTAKE "));
     }
     for warning in &status.warnings {
         let _ = writeln!(text, "WARNING   {warning}");
@@ -33,9 +39,9 @@ pub(super) fn status(status: &HookStatus) -> String {
     let _ = writeln!(text, "mailboxes {}", status.mailboxes.join(", "));
     let _ = writeln!(
         text,
-        "backlog   {} waiting ({} bytes), oldest {}",
+        "backlog   {} waiting ({}), oldest {}",
         pool.backlog.messages,
-        pool.backlog.bytes,
+        size(pool.backlog.bytes),
         span(pool.backlog.oldest_s)
     );
     let _ = writeln!(
@@ -44,27 +50,24 @@ pub(super) fn status(status: &HookStatus) -> String {
         pool.reserved, pool.settling, pool.releasing, pool.held, pool.quarantined
     );
     if let Some(room) = status.room {
-        let free = room.free.map_or_else(String::new, |free| format!(", {free} free on the disk"));
+        let free = room.free.map(|free| format!(", {} free on the disk", size(free)));
         let _ = writeln!(
             text,
-            "bytes     {} stored, {} held, {} quarantined{free}",
-            room.stored, room.held, room.quarantined
+            "room      {} stored, {} held, {} quarantined{}",
+            size(room.stored),
+            size(room.held),
+            size(room.quarantined),
+            free.unwrap_or_default()
         );
     }
-    let c = &pool.counters;
-    let _ = writeln!(
-        text,
-        "since start: {} marked, {} released, {} quarantined, {} held, {} taken over (slowest {} ms), {} late verdicts refused",
-        c.marked,
-        c.released,
-        c.quarantined,
-        c.held,
-        c.taken_over,
-        c.takeover_ms_max,
-        c.verdicts_refused
-    );
-    text.push('\n');
-    text.push_str(&workers(&pool.workers).aligned());
+    if status.running {
+        text.push_str(&counted(&pool.counters));
+        text.push('\n');
+        match pool.workers.is_empty() {
+            true => text.push_str(NO_WORKER),
+            false => text.push_str(&workers(&pool.workers).aligned()),
+        }
+    }
     if !status.certificates.is_empty() {
         let mut table = certificates_table();
         certificates(&mut table, &status.host, &status.certificates);
@@ -80,6 +83,19 @@ pub(super) fn status(status: &HookStatus) -> String {
         }
     }
     text
+}
+
+fn counted(c: &Counters) -> String {
+    format!(
+        "since start: {} marked, {} released, {} quarantined, {} held, {} taken over (slowest {} ms), {} late verdicts refused\n",
+        c.marked,
+        c.released,
+        c.quarantined,
+        c.held,
+        c.taken_over,
+        c.takeover_ms_max,
+        c.verdicts_refused
+    )
 }
 
 fn workers(workers: &[WorkerStatus]) -> Table {

@@ -123,6 +123,9 @@ pub async fn run(config: Config, config_path: PathBuf) -> Result<(), RunError> {
         &identity,
         gantry_link::system_clock(),
     );
+    if authority.is_none() {
+        tracing::info!("the authority is elsewhere: nobody can join at this host");
+    }
     if authority.is_none()
         && let Some(target) = NodeIdentity::authority_host(&folder)
     {
@@ -260,7 +263,6 @@ fn open_journal(config: &Config) -> (Journal, Option<Draining>) {
 /// A host without the authority's key serves those who have joined already.
 fn open_authority(config: &Config) -> Result<Option<Arc<Authority>>, RunError> {
     if !Authority::is_at(&config.identity_dir) {
-        tracing::info!("the authority is elsewhere: nobody can join at this host");
         return Ok(None);
     }
     let authority = Authority::open(&config.identity_dir, gantry_link::system_clock())?;

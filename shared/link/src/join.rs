@@ -91,6 +91,20 @@ pub enum JoinError {
 }
 
 impl JoinError {
+    /// The code with which a program ends for it, as in BSD's `sysexits.h`.
+    pub fn exit_code(&self) -> u8 {
+        const DATA: u8 = 65;
+        const UNAVAILABLE: u8 = 69;
+        const CANNOT_CREATE: u8 = 73;
+        const NO_PERMISSION: u8 = 77;
+        match self {
+            Self::Refused { .. } => NO_PERMISSION,
+            Self::Unreachable { .. } | Self::Listen { .. } => UNAVAILABLE,
+            Self::Store { .. } => CANNOT_CREATE,
+            _ => DATA,
+        }
+    }
+
     /// The host's answer does not do.
     fn useless(host: &str, reason: &impl std::fmt::Display) -> Self {
         Self::Unreachable { host: host.to_owned(), reason: reason.to_string() }

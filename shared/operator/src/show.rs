@@ -7,7 +7,20 @@ use gantry_protocol::pool::{MessageStatus, WorkerStatus};
 use gantry_protocol::profile::Profile;
 
 use crate::table::{Table, printable, span};
-use crate::{Aside, CertificateStatus, ListedMessage, MessageLife, ShownMessage, Step};
+use crate::{Aside, CertificateStatus, HookStatus, ListedMessage, MessageLife, ShownMessage, Step};
+
+/// Whether a host takes mail, and why not.
+pub fn admission(status: &HookStatus) -> String {
+    match (&status.intake_stopped, &status.draining) {
+        (Some(reason), _) => format!("INTAKE STOPPED: {reason}"),
+        (None, Some(drain)) => {
+            let left = drain.remaining.messages() - drain.remaining.deferred;
+            let rest = drain.ends_in_s.map(|s| format!(", ends in {s} s at the latest"));
+            format!("DRAINING: takes no mail, {left} left{}", rest.unwrap_or_default())
+        }
+        (None, None) => "taking mail".to_owned(),
+    }
+}
 
 /// How a worker is, in a few words.
 pub fn readiness(worker: &WorkerStatus) -> String {
@@ -42,7 +55,8 @@ pub fn last_action(profile: &Profile) -> String {
 /// A worker's modules with their engines and signatures.
 pub fn modules(profile: &Profile) -> String {
     let said = profile.modules.iter().map(|module| match &module.not_ready {
-        None => format!("{} ({} {})", module.name, module.engine, module.signatures),
+        None if module.signatures.is_empty() => format!("{} ({})", module.name, module.engine),
+        None => format!("{} ({}, {})", module.name, module.engine, module.signatures),
         Some(reason) => format!("{} (not ready: {reason})", module.name),
     });
     said.collect::<Vec<_>>().join("; ")
@@ -139,7 +153,7 @@ pub fn life(life: &MessageLife) -> String {
         let _ = writeln!(text, "received   {received}");
     }
     if let Some(length) = life.length {
-        let _ = writeln!(text, "size       {length} bytes, {} attempts", life.attempts);
+        let _ = writeln!(text, "size       {length} bytes, attempts {}", life.attempts);
     }
     if let Some(address) = &life.sender {
         let _ = writeln!(text, "sender     {}", printable(&sender(address)));

@@ -7,6 +7,8 @@ use gantry_tests::smtp::{Client, deliver, note};
 use gantry_tests::{Cluster, Setup, await_that, binary};
 use serde_json::Value;
 
+use crate::operators::{join_operator, told};
+
 fn drain(cluster: &Cluster, arguments: &[&str]) -> std::process::Child {
     let mut command = Command::new(binary("gantry-hook"));
     command.arg("--config").arg(cluster.config()).arg("drain").args(arguments);
@@ -98,4 +100,33 @@ fn deferred_mail_does_not_keep_a_draining_hook() {
     assert!(output.status.success(), "{}", said(&output));
     assert!(ended(&mut cluster));
     assert_eq!(cluster.stored("r").len(), 1);
+}
+
+/// From an operator's machine, by the host's name; the state is to be seen, and it can be taken back.
+#[test]
+fn an_operator_drains_a_host_and_takes_it_back() {
+    let mut cluster = Cluster::start(&Setup::default());
+    join_operator(&cluster, "alice", "");
+    deliver(cluster.intake, "b@recipient.example", &note("waits", "text"));
+    let text = told(&cluster, "alice", &["drain", "mx1", "--reason", "a new disk"]);
+    assert!(text.starts_with("mx1 was told to finish what it has"), "{text}");
+    await_that("it takes no more mail", || Client::try_connect(cluster.intake).err());
+    for command in [["status"].as_slice(), &["top", "--once"]] {
+        let shown = told(&cluster, "alice", command);
+        assert!(shown.contains("DRAINING: takes no mail, 1 left"), "{shown}");
+    }
+    let local = said(&cluster.hook_command(&["status"]));
+    assert!(local.contains("INTAKE    DRAINING: "), "{local}");
+
+    let text = told(&cluster, "alice", &["ready", "mx1"]);
+    assert!(text.starts_with("mx1 is ready again"), "{text}");
+    await_that("it takes mail again", || Client::try_connect(cluster.intake).ok());
+    assert!(told(&cluster, "alice", &["status"]).contains("\ttaking mail\n"));
+
+    told(&cluster, "alice", &["drain", "mx1"]);
+    cluster.add_worker("pc-1", RULES);
+    await_that("it has ended", || ended(&mut cluster).then_some(()));
+    assert_eq!((cluster.sink.count(), cluster.stored_at_all().len()), (1, 0));
+    let audit = std::fs::read_to_string(cluster.path().join("spool/audit.log")).unwrap();
+    assert!(audit.contains(r#""who":"alice""#) && audit.contains("a new disk"), "{audit}");
 }

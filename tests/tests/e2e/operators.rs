@@ -100,12 +100,23 @@ fn status_queue_and_a_messages_life() {
     assert!(verdict.starts_with("virus: clean (rules, "), "{verdict}");
     let reply = step("released")["detail"].as_str().unwrap();
     assert!(reply.starts_with("accepted: 250 "), "{reply}");
+    let top = told(&cluster, "alice", &["top", "--once", "--json"]);
+    let top: Value = serde_json::from_str(&top).unwrap();
+    assert_eq!(top["hosts"][0]["status"]["workers"][0]["name"], "pc-1");
     let times: Vec<u64> = steps.iter().map(|step| step["unix_ms"].as_u64().unwrap()).collect();
     assert!(times.is_sorted(), "{times:?}");
 
     let id = quarantined(&cluster);
     let queue = json(&cluster, &["queue", "--state", "quarantined"]);
-    assert_eq!(queue["queue"]["messages"][0]["id"], id.as_str());
+    let first = &queue["queue"]["messages"][0];
+    assert_eq!(first["id"], id.as_str());
+    assert_eq!(first["reasons"][0], "rules found Eicar_Test_String", "{first}");
+    let plain = told(&cluster, "alice", &["message", &id]);
+    for line in
+        ["\nsender\t", "\nrecipient\tb@recipient.example\n", "\nwhy\trules found ", "\nstep\t"]
+    {
+        assert!(plain.contains(line), "no {line:?} in {plain}");
+    }
     let nothing = json(&cluster, &["queue", "--state", "held,waiting"]);
     assert_eq!(nothing["queue"]["messages"], Value::Array(Vec::new()));
     let life = told(&cluster, "alice", &["message", &id]);

@@ -1,11 +1,16 @@
 //! A real Postfix before and behind the hook, set up as `docs/mta/postfix.md` says.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::fs::PermissionsExt as _;
 
 use gantry::demo::mail::eicar;
+use gantry_tests::cluster::RULES;
 use gantry_tests::postfix::Postfix;
 use gantry_tests::smtp::{Client, deliver, note};
-use gantry_tests::{Cluster, Setup, await_that, free_port};
+use gantry_tests::{Certificate, Cluster, Dovecot, Setup, await_that, free_port};
+use tempfile::TempDir;
+
+use crate::operators::{join_operator, json};
 
 fn start(workers: &[&str]) -> Option<(Postfix, Cluster)> {
     let back = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port().unwrap()));
@@ -97,4 +102,90 @@ fn postfix_keeps_what_nobody_processes() {
     cluster.await_released(1);
     await_that("postfix has nothing left", || (postfix.queued() == 0).then_some(()));
     assert_eq!(cluster.sink.count(), 1);
+}
+
+/// Both ways are encrypted, and each side insists on it.
+#[test]
+fn mail_passes_postfix_hook_and_postfix_again_over_tls() {
+    let folder = TempDir::with_prefix("gantry-certificates-").unwrap();
+    let make = |name| Certificate::make(folder.path(), name);
+    let (hooks, postfixs) = (make("hook"), make("postfix"));
+    let back = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port().unwrap()));
+    let setup = Setup {
+        release: Some(back),
+        intake: format!(
+            ", tls = {{ certificate = {:?}, key = {:?}, required = true }}",
+            hooks.certificate, hooks.key
+        ),
+        out: format!(", tls = \"required\", tls_ca = {:?}", postfixs.certificate),
+        ..Setup::default()
+    };
+    let cluster = Cluster::with_workers(&setup, &["pc-1"]);
+    let next = cluster.sink.address();
+    let Some(postfix) = Postfix::over_tls(cluster.upstream, back, next, &postfixs) else { return };
+    let refused = Client::connect(cluster.upstream).command("MAIL FROM:<a@client.example>");
+    assert_eq!(refused.code, 530, "{}", refused.text());
+
+    deliver(postfix.front, "b@recipient.example", &note("encrypted", "text"));
+    deliver(postfix.front, "b@recipient.example", &note("infected", &eicar()));
+    let received = cluster.await_released(1);
+    await_that("the infected one lies in quarantine", || {
+        (cluster.stored("q").len() == 1).then_some(())
+    });
+    await_that("postfix has nothing left", || (postfix.queued() == 0).then_some(()));
+    let data = std::fs::read_to_string(&received[0].path).unwrap();
+    assert!(data.contains("with ESMTPS"), "the hook says how it came: {data}");
+    let log = postfix.log();
+    let (to, from) = (
+        format!("established to 127.0.0.1[127.0.0.1]:{}", cluster.upstream.port()),
+        "established from",
+    );
+    assert!(log.contains(&to) && log.contains(from), "{log}");
+}
+
+/// A relay that wants a login: mail waits while the password is wrong, and goes when it is right.
+#[test]
+fn mail_goes_out_through_a_relay_that_wants_a_login() {
+    let Some(dovecot) = Dovecot::start("gantry", "correct horse") else { return };
+    let folder = TempDir::with_prefix("gantry-certificates-").unwrap();
+    let own = Certificate::make(folder.path(), "relay");
+    let password = folder.path().join("password");
+    let write = |text: &str| {
+        std::fs::write(&password, text).unwrap();
+        std::fs::set_permissions(&password, std::fs::Permissions::from_mode(0o600)).unwrap();
+    };
+    write("wrong\n");
+    let mut cluster = Cluster::prepare(&Setup::default());
+    let next = cluster.sink.address();
+    let Some(relay) = Postfix::relay(next, &own, &dovecot) else { return };
+    let config = std::fs::read_to_string(cluster.config()).unwrap();
+    let out = format!(
+        "address = \"{}\", tls = \"required\", tls_ca = {:?}, auth_user = \"gantry\", auth_password_file = {:?}, \
+         retry_first = \"1s\", retry_max = \"1s\"",
+        relay.front, own.certificate, password
+    );
+    std::fs::write(cluster.config(), config.replace(&format!("address = \"{next}\""), &out))
+        .unwrap();
+    cluster.start_hook();
+    cluster.add_worker("pc-1", RULES);
+    cluster.await_ready(1);
+
+    let reply =
+        gantry_tests::smtp::offer(cluster.upstream, "b@recipient.example", &note("no", "text"));
+    assert_eq!(reply.code, 451, "its sender keeps it: {}", reply.text());
+    deliver(cluster.intake, "b@recipient.example", &note("waits", "text"));
+    join_operator(&cluster, "alice", "");
+    let reason = await_that("the hook was refused", || {
+        let queue = json(&cluster, &["queue", "--state", "releasing"]);
+        queue["queue"]["messages"][0]["reasons"][0].as_str().map(str::to_owned)
+    });
+    assert!(reason.starts_with("deferred: 535 "), "operators see the relay's words: {reason}");
+    assert_eq!((cluster.stored("r").len(), cluster.sink.count()), (1, 0));
+
+    write("correct horse\n");
+    let received = cluster.await_released(1);
+    await_that("nothing is left", || cluster.stored_at_all().is_empty().then_some(()));
+    let data = std::fs::read_to_string(&received[0].path).unwrap();
+    assert!(data.contains("with ESMTPSA"), "the relay says that somebody logged in: {data}");
+    assert!(relay.log().contains("sasl_username=gantry"), "{}", relay.log());
 }

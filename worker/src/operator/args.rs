@@ -46,11 +46,12 @@ pub enum OperatorCommand {
         #[command(subcommand)]
         action: AsideAction,
     },
-    /// Let a worker that was made not ready get messages again
+    /// Let a worker get messages again, or a host that is being drained take mail again
     Ready(Node),
     /// Give a worker nothing more until it is made ready; what it holds it finishes
     NotReady(Node),
-    /// Let a worker finish what it has begun, hand back the rest, and end
+    /// Let a worker, or a host, finish what it has and end
+    #[command(after_help = DRAIN)]
     Drain(Node),
     /// Show hosts and workers live, once a second
     Top {
@@ -59,6 +60,8 @@ pub enum OperatorCommand {
         once: bool,
         #[command(flatten)]
         at: At,
+        #[command(flatten)]
+        output: Output,
     },
 }
 
@@ -153,10 +156,19 @@ pub struct Decision {
     pub reason: Option<String>,
 }
 
-/// About one worker.
+const DRAIN: &str = "\
+A worker finishes what it has begun, hands back the rest, and ends. A host takes no more mail, lets its
+workers finish what is there, and ends; `gantry ready HOST` takes that back. Where both have the same
+name, the worker is meant. Whatever starts them again (systemd) starts them again.
+
+Examples:
+  gantry --config operator.toml drain pc-1 --reason 'new disk'
+  gantry --config operator.toml drain mx1";
+
+/// About one worker or host.
 #[derive(Clone, Debug, PartialEq, Eq, Args)]
 pub struct Node {
-    /// The worker's name
+    /// The worker's name; with `drain` and `ready` also a host's
     #[arg(value_name = "NODE", value_parser = node)]
     pub node: String,
     #[command(flatten)]

@@ -18,6 +18,7 @@ use crate::config::Config;
 use crate::exit::{self, Failure, failure, line};
 use args::{AsideAction, At, Decision, MessageRef, Node, OperatorCommand, Output};
 use hosts::{Answer, Hosts};
+use top::How;
 
 /// Does what an operator asks for, writing results to `out`.
 ///
@@ -62,9 +63,10 @@ impl Operator<'_> {
             OperatorCommand::Message { message, at, output } => {
                 self.message(message, at, *output).await
             }
-            OperatorCommand::Top { once, at } => {
+            OperatorCommand::Top { once, at, output: Output { json } } => {
                 self.hosts.select(at.host.as_deref()).await?;
-                top::run(&mut self.hosts, *once, self.terminal, self.out).await
+                let how = How { once: *once, terminal: self.terminal, json: *json };
+                top::run(&mut self.hosts, how, self.out).await
             }
             _ => Ok(()),
         }
@@ -209,6 +211,11 @@ impl Operator<'_> {
         if !done.is_empty() {
             let hosts = done.join(", ");
             let text = match order {
+                // The host itself, or its one worker of the same name.
+                Order::Ready if *node == hosts => format!("{node} is ready again"),
+                Order::Drain if *node == hosts => {
+                    format!("{node} was told to finish what it has and to end")
+                }
                 Order::Ready => format!("{node} gets messages again from {hosts}"),
                 Order::NotReady => format!(
                     "{node} gets nothing more from {hosts} until `gantry ready {node}`; what it holds it finishes"
@@ -228,11 +235,15 @@ impl Operator<'_> {
         if text.is_empty() { Ok(()) } else { line(self.out, text.trim_end()) }
     }
 
-    /// One object, whose `hosts` has one object for each host: `address`, `host`, and the answer or `error`.
     fn print_json(&mut self, answers: &[Answer]) -> Result<(), Failure> {
-        let hosts: Vec<Value> = answers.iter().map(to_json).collect();
-        line(self.out, &json!({ "hosts": hosts }).to_string())
+        line(self.out, &as_json(answers))
     }
+}
+
+/// One object, whose `hosts` has one object for each host: `address`, `host`, and the answer or `error`.
+fn as_json(answers: &[Answer]) -> String {
+    let hosts: Vec<Value> = answers.iter().map(to_json).collect();
+    json!({ "hosts": hosts }).to_string()
 }
 
 fn to_json(answer: &Answer) -> Value {

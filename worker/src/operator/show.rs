@@ -2,8 +2,10 @@
 
 use std::fmt::Write;
 
-use gantry_operator::show::{certificates, certificates_table, last_action, readiness, why};
-use gantry_operator::table::{Table, size, span};
+use gantry_operator::show::{
+    admission, certificates, certificates_table, last_action, readiness, sender, why,
+};
+use gantry_operator::table::{Table, printable, size, span};
 use gantry_operator::{Aside, HookStatus, MessageLife, Reply};
 use gantry_protocol::pool::WorkerStatus;
 
@@ -79,10 +81,7 @@ fn hosts(answers: &[Answer]) -> Table {
             &pool.releasing.to_string(),
             &pool.held.to_string(),
             &pool.quarantined.to_string(),
-            &match &status.intake_stopped {
-                None => "taking mail".to_owned(),
-                Some(reason) => format!("INTAKE STOPPED: {reason}"),
-            },
+            &admission(status),
         ]);
     }
     table
@@ -176,21 +175,29 @@ pub(super) fn list(answers: &[Answer], aside: Aside, terminal: bool) -> String {
     nothing_or(&table, terminal, &format!("nothing is {}", aside.word()))
 }
 
-/// One message's life; elsewhere than on a terminal its steps alone.
+/// One message's life; elsewhere than on a terminal a line for each thing that is known.
 pub(super) fn life(life: &MessageLife, terminal: bool) -> String {
     if terminal {
         return gantry_operator::show::life(life);
     }
     let mut text =
         format!("message\t{}/{}\t{}\t{}\n", life.host, life.id, life.mailbox, life.state);
+    let length = life.length.map(|length| format!("{length}\t{}", life.attempts));
+    let from = life.sender.as_deref().map(|address| printable(&sender(address)));
+    for (kind, value) in [("received", &life.received), ("size", &length), ("sender", &from)] {
+        if let Some(value) = value {
+            let _ = writeln!(text, "{kind}\t{value}");
+        }
+    }
     for (kind, lines) in [
         ("recipient", &life.recipients),
         ("why", &life.reasons),
         ("finding", &life.findings),
+        ("remaining", &life.remaining),
         ("result", &life.results),
     ] {
         for line in lines {
-            let _ = writeln!(text, "{kind}\t{}", gantry_operator::table::printable(line));
+            let _ = writeln!(text, "{kind}\t{}", printable(line));
         }
     }
     text + &gantry_operator::show::steps(&life.steps).plain()

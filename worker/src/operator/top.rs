@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use gantry_mail::date;
 use gantry_operator::Request;
-use gantry_operator::show::why;
+use gantry_operator::show::{admission, why};
 use gantry_operator::table::{Table, span};
 use gantry_protocol::pool::Counters;
 use tokio::time::{Instant, MissedTickBehavior};
@@ -25,11 +25,19 @@ const CLEAR: &str = "\x1b[H\x1b[J";
 /// What a host had counted, and when.
 type Before = HashMap<String, (Counters, Instant)>;
 
+/// How the pictures come.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct How {
+    pub once: bool,
+    pub terminal: bool,
+    /// Each picture is a line with what `status --json` says.
+    pub json: bool,
+}
+
 /// Draws until it is interrupted, or once.
 pub(super) async fn run(
     hosts: &mut Hosts,
-    once: bool,
-    terminal: bool,
+    How { once, terminal, json }: How,
     out: &mut dyn Write,
 ) -> Result<(), Failure> {
     let mut before = Before::new();
@@ -38,8 +46,11 @@ pub(super) async fn run(
     loop {
         ticks.tick().await;
         let answers = hosts.ask(&Request::Status).await;
-        let picture = picture(&answers, &mut before, terminal);
-        let clear = if terminal && !once { CLEAR } else { "" };
+        let picture = match json {
+            true => super::as_json(&answers) + "\n",
+            false => picture(&answers, &mut before, terminal),
+        };
+        let clear = if terminal && !once && !json { CLEAR } else { "" };
         write!(out, "{clear}{picture}")
             .and_then(|()| out.flush())
             .map_err(|error| failure(exit::EX_IOERR, error))?;
@@ -103,7 +114,7 @@ fn hosts(answers: &[Answer], before: &mut Before) -> Table {
             &rate(|counters| counters.marked),
             &rate(|counters| counters.released),
             &pool.counters.taken_over.to_string(),
-            status.intake_stopped.as_deref().unwrap_or("taking mail"),
+            &admission(status),
         ]);
     }
     table
