@@ -23,11 +23,19 @@ pub struct Document {
 }
 
 impl Document {
-    /// Reads a file.
+    /// Reads the configuration.
     ///
     /// # Errors
     /// It cannot be read, is no UTF-8, or is larger than [`FILE_BYTES_MAX`].
     pub fn load(file: &Path) -> Result<Self, ConfigError> {
+        Self::load_as(file, "configuration", "name the file with --config")
+    }
+
+    /// Reads a file of another kind; `absent` says what to do where it is not there.
+    ///
+    /// # Errors
+    /// As for [`load`](Self::load).
+    pub fn load_as(file: &Path, kind: &str, absent: &str) -> Result<Self, ConfigError> {
         let whole = |problem: String, remedy: &str| ConfigError {
             file: file.to_owned(),
             line: None,
@@ -40,15 +48,15 @@ impl Document {
             .and_then(|opened| opened.take(FILE_BYTES_MAX + 1).read_to_string(&mut text));
         if let Err(error) = read {
             let remedy = match error.kind() {
-                std::io::ErrorKind::NotFound => "name the file with --config",
+                std::io::ErrorKind::NotFound => absent,
                 std::io::ErrorKind::PermissionDenied => "let the user that runs this read it",
                 std::io::ErrorKind::InvalidData => "write it in UTF-8",
-                _ => "name a readable file with --config",
+                _ => "name a file that can be read",
             };
-            return Err(whole(format!("read the configuration: {error}"), remedy));
+            return Err(whole(format!("read the {kind}: {error}"), remedy));
         }
         if u64::try_from(text.len()).unwrap_or(u64::MAX) > FILE_BYTES_MAX {
-            return Err(whole("it is larger than 1MiB".to_owned(), "name a configuration file"));
+            return Err(whole("it is larger than 1MiB".to_owned(), &format!("name a {kind} file")));
         }
         Ok(Self::new(file, text))
     }

@@ -11,13 +11,13 @@ use crate::{Aside, CertificateStatus, HookStatus, ListedMessage, MessageLife, Sh
 
 /// Whether a host takes mail, and why not.
 pub fn admission(status: &HookStatus) -> String {
-    match (&status.intake_stopped, &status.draining) {
-        (Some(reason), _) => format!("INTAKE STOPPED: {reason}"),
-        (None, Some(drain)) => {
+    match (&status.draining, &status.intake_stopped) {
+        (Some(drain), _) => {
             let left = drain.remaining.messages() - drain.remaining.deferred;
             let rest = drain.ends_in_s.map(|s| format!(", ends in {s} s at the latest"));
             format!("DRAINING: takes no mail, {left} left{}", rest.unwrap_or_default())
         }
+        (None, Some(reason)) => format!("INTAKE STOPPED: {reason}"),
         (None, None) => "taking mail".to_owned(),
     }
 }

@@ -93,7 +93,11 @@ impl Policy {
     /// # Errors
     /// Every mistake found, in the order of the file; at most [`gantry_config::MISTAKES_MAX`].
     pub fn load(path: &Path) -> Result<Self, Vec<ConfigError>> {
-        Self::of(path, &Document::load(path).map_err(|error| vec![error])?)
+        Self::of(
+            path,
+            &Document::load_as(path, "policy", "name a policy file that is there")
+                .map_err(|error| vec![error])?,
+        )
     }
 
     /// As [`Policy::load`], for a worker whose modules provide these needs, one item for each module.
@@ -220,9 +224,10 @@ impl Policy {
             ));
         }
         if !self.notices.is_empty() {
-            notes.push(
-                "hook.toml has to allow what notices ask for: senders and recipients under [mailbox.originated]".to_owned(),
-            );
+            let allows = notice::allowed_by(&self.notices);
+            notes.push(format!(
+                "hook.toml has to allow what notices ask for, in each mailbox that they are about: {allows}"
+            ));
         }
         notes
     }

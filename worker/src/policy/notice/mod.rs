@@ -49,6 +49,20 @@ pub(super) struct Notice {
     pub(super) attach: bool,
 }
 
+/// What a mailbox of `hook.toml` has to say so that these go out, as TOML.
+pub(super) fn allowed_by(notices: &[Notice]) -> String {
+    let (mut senders, mut recipients) = (BTreeSet::new(), BTreeSet::new());
+    for notice in notices {
+        let sender = notice.envelope_sender.as_str();
+        senders.insert(if sender.is_empty() { "<>" } else { sender });
+        recipients.extend(notice.addresses.iter().map(String::as_str));
+        recipients.extend(notice.to_sender.then_some("sender"));
+        recipients.extend(notice.to_recipients.then_some("recipients"));
+    }
+    let (senders, recipients) = (Vec::from_iter(senders), Vec::from_iter(recipients));
+    format!("originated = {{ senders = {senders:?}, recipients = {recipients:?} }}")
+}
+
 /// A message whose every recipient has its answer.
 #[derive(Clone, Copy, Debug)]
 pub struct Told<'a> {
