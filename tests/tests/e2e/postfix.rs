@@ -179,7 +179,7 @@ fn mail_goes_out_through_a_relay_that_wants_a_login() {
         let queue = json(&cluster, &["queue", "--state", "releasing"]);
         queue["queue"]["messages"][0]["reasons"][0].as_str().map(str::to_owned)
     });
-    assert!(reason.starts_with("deferred: 535 "), "operators see the relay's words: {reason}");
+    assert!(reason.contains(": 535 "), "operators see the relay's words: {reason}");
     assert_eq!((cluster.stored("r").len(), cluster.sink.count()), (1, 0));
 
     write("correct horse\n");

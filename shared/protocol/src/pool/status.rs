@@ -10,6 +10,7 @@ use super::entry::{Entry, State};
 use super::shelf::Shelf;
 use crate::id::MessageId;
 use crate::profile::{Profile, Readiness};
+use crate::text::bounded;
 use crate::time::{Moment, millis};
 
 /// Counted since the hook's start.
@@ -354,7 +355,7 @@ impl Pool {
             age_s: now.since(entry.since).as_secs(),
             attempts: entry.attempts,
             length: entry.length,
-            reasons: entry.reasons(),
+            reasons: reasons(entry),
             remaining: match &entry.found {
                 Some(found) if found.read => self.open_needs(entry),
                 _ => Vec::new(),
@@ -366,6 +367,16 @@ impl Pool {
         let mailbox = self.config.mailboxes.get(usize::from(mailbox.0));
         mailbox.map(|mailbox| mailbox.name.clone()).unwrap_or_default()
     }
+}
+
+/// Why an entry is where it is; at last what the next hop said, where it is asked again.
+fn reasons(entry: &Entry) -> Vec<String> {
+    let mut reasons = entry.reasons();
+    if let State::Releasing(releasing) = &entry.state {
+        let said = releasing.last_reply.as_ref();
+        reasons.extend(said.map(|reply| bounded(format!("deferred: {reply}"))));
+    }
+    reasons
 }
 
 fn readiness(profile: Option<&Profile>) -> String {

@@ -210,3 +210,13 @@ fn every_mistake_names_what_would_be_right() {
     let line = mistakes(&ok.replace("{sender}", "{sendr}"));
     assert!(line[0].contains("policy.toml:13"), "{line:?}");
 }
+
+#[test]
+fn a_check_says_what_the_hook_has_to_allow() {
+    let second =
+        NOTICE.replace("name = \"", "name = \"other-").replace("to = [", "to = [\"sender\", ");
+    let notes = policy(&format!("{NOTICE}{second}")).notes();
+    let allows =
+        r#"originated = { senders = ["<>"], recipients = ["postmaster@example.com", "sender"] }"#;
+    assert!(notes.iter().any(|note| note.ends_with(allows)), "{notes:?}");
+}

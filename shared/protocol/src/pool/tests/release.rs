@@ -67,6 +67,9 @@ fn deferrals_back_off_until_the_queue_lifetime_is_over() {
             break;
         }
         host.released(&[(0, Deferred)]);
+        if let Some(message) = host.pool.message(id, host.now).filter(|m| m.state == "releasing") {
+            assert_eq!(message.reasons, ["deferred: says Deferred"]);
+        }
         while host.releases.is_empty() && host.state(id).is_some() {
             host.pass(secs(1));
         }
