@@ -68,7 +68,8 @@ fn crates_depend_on_each_other_as_the_architecture_says() {
         let manifest: toml::Table = read(&path).parse().expect("a manifest");
         let Some(package) = manifest.get("package") else { continue };
         let name = package["name"].as_str().expect("a name").to_owned();
-        if name == "gantry-tests" {
+        // What is in the folder of the tests may use everything.
+        if path.starts_with(project().join("tests")) {
             continue;
         }
         let Some((_, allowed)) = ARROWS.iter().find(|(crate_, _)| *crate_ == name) else {

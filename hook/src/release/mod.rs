@@ -17,6 +17,8 @@ pub use command::{Argument, CommandRelease, CommandReleaseConfig};
 pub use directory::{DirectoryRelease, DirectoryReleaseConfig, EnvelopeForm, FolderFormat};
 pub use letter::{ADDED_BYTES_MAX, Identity};
 pub use lines::LineEnds;
+#[cfg(feature = "testkit")]
+pub use smtp::testkit;
 pub use smtp::{
     Credentials, PasswordError, ProbeError, Protocol, SmtpRelease, SmtpReleaseConfig, SmtpTimeouts,
     probe,

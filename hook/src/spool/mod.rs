@@ -30,6 +30,8 @@ mod shelf;
 mod slots;
 mod stored;
 mod suspects;
+#[cfg(feature = "testkit")]
+pub mod testkit;
 #[cfg(test)]
 mod tests;
 mod volatile;

@@ -206,15 +206,23 @@ impl Entry<'_> {
             Entry::Findings(findings) => (9, postcard::to_stdvec(findings)),
             Entry::AsideSince(seconds) => (10, postcard::to_stdvec(&seconds)),
         };
-        let payload = payload.ok().filter(|payload| payload.len() <= RECORD_BYTES_MAX)?;
-        let length = u32::try_from(payload.len()).ok()?;
         let at = offset + log.len() as u64;
-        let start = RecordHeader { length, kind, checksum: [0; RECORD_CHECKSUM_BYTES] }.start();
-        log.extend_from_slice(&start);
-        log.extend_from_slice(&record_checksum(header_checksum, at, &start, &payload));
-        log.extend_from_slice(&payload);
+        log.extend_from_slice(&sealed(header_checksum, at, kind, &payload.ok()?)?);
         Some(())
     }
+}
+
+/// A record with its checksum, at this offset of the file. `None` if it is too large.
+pub(super) fn sealed(
+    header_checksum: &[u8; HEADER_CHECKSUM_BYTES],
+    offset: u64,
+    kind: u32,
+    payload: &[u8],
+) -> Option<Vec<u8>> {
+    let length = u32::try_from(payload.len()).ok().filter(|_| payload.len() <= RECORD_BYTES_MAX)?;
+    let start = RecordHeader { length, kind, checksum: [0; RECORD_CHECKSUM_BYTES] }.start();
+    let checksum = record_checksum(header_checksum, offset, &start, payload);
+    Some([start.as_slice(), checksum.as_slice(), payload].concat())
 }
 
 /// The start of a log record.

@@ -4,6 +4,8 @@ mod config;
 mod conversation;
 mod reply;
 mod scans;
+#[cfg(feature = "testkit")]
+pub mod testkit;
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -16,7 +18,7 @@ use tokio_stream::StreamExt;
 
 pub use self::config::{ClamdAddress, ClamdConfig, NoClamdAddress};
 use self::conversation::Conversation;
-use self::reply::{Reply, Version, outcome_of_name};
+use self::reply::{Reply, Version};
 use self::scans::Scans;
 use crate::api::{Job, Module, ModuleError, ModuleFuture, ModuleState};
 
@@ -208,15 +210,7 @@ impl ClamdModule {
             Reply::Clean if conversation.cut_short() => {
                 Err(self.failed("clamd called clean what it had not read to the end"))
             }
-            Reply::Clean => Ok(Outcome::Clean),
-            Reply::Found(name) => Ok(outcome_of_name(name)),
-            Reply::TooLong => Ok(Outcome::OverBudget {
-                reason: "the message is longer than clamd's StreamMaxLength".to_owned(),
-            }),
-            Reply::Error(text) => Err(self.failed(format!("clamd said: {text}"))),
-            Reply::Unknown(text) => {
-                Err(self.failed(format!("clamd gave no known reply: {text:?}")))
-            }
+            reply => reply.outcome().map_err(|reason| self.failed(reason)),
         }
     }
 }

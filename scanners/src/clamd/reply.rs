@@ -35,11 +35,24 @@ impl Reply {
             _ => Self::Unknown(bounded(text)),
         }
     }
+
+    /// What it says of the message; the error is why it says nothing.
+    pub(super) fn outcome(self) -> Result<Outcome, String> {
+        match self {
+            Self::Clean => Ok(Outcome::Clean),
+            Self::Found(name) => Ok(outcome_of_name(name)),
+            Self::TooLong => Ok(Outcome::OverBudget {
+                reason: "the message is longer than clamd's StreamMaxLength".to_owned(),
+            }),
+            Self::Error(text) => Err(format!("clamd said: {text}")),
+            Self::Unknown(text) => Err(format!("clamd gave no known reply: {text:?}")),
+        }
+    }
 }
 
 /// clamd's own limits and locked archives come as signatures when it is told to report them (`AlertExceedsMax`,
 /// `AlertEncrypted`), but they are no virus.
-pub(super) fn outcome_of_name(name: String) -> Outcome {
+fn outcome_of_name(name: String) -> Outcome {
     if name.starts_with("Heuristics.Limits.Exceeded") {
         Outcome::OverBudget { reason: format!("clamd: {name}") }
     } else if name.starts_with("Heuristics.Encrypted") {

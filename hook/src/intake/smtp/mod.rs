@@ -10,6 +10,8 @@ mod receive;
 mod serve;
 mod session;
 mod taking;
+#[cfg(feature = "testkit")]
+pub mod testkit;
 mod wire;
 
 use std::time::Duration;

@@ -11,6 +11,8 @@ mod connection;
 mod idle;
 mod reply;
 mod stuffing;
+#[cfg(feature = "testkit")]
+pub mod testkit;
 mod transaction;
 
 use std::sync::Arc;

@@ -1,4 +1,5 @@
-//! A driver of the pool that answers what it asks for in any order, well or badly, and tells the reference.
+//! A driver of the pool that answers what it asks for in any order, well or badly, and tells the reference. The fuzz
+//! targets include this file, too.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
