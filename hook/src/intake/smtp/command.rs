@@ -72,10 +72,11 @@ impl Command {
     /// # Errors
     /// The reply to give.
     pub(super) fn parse(line: &[u8], extensions: &Extensions, utf8: bool) -> Result<Self, Wrong> {
-        if line.iter().any(u8::is_ascii_control) {
+        let line = std::str::from_utf8(line).map_err(|_| CONTROL)?;
+        // Those beyond ASCII (U+0080 to U+009F), too: they could not be said to the next hop again.
+        if line.chars().any(char::is_control) {
             return Err(CONTROL);
         }
-        let line = std::str::from_utf8(line).map_err(|_| CONTROL)?;
         let (verb, rest) = line.split_once(' ').unwrap_or((line, ""));
         let rest = rest.trim_matches(' ');
         let alone = |command| if rest.is_empty() { Ok(command) } else { Err(SYNTAX) };
@@ -188,13 +189,18 @@ fn path<'a>(rest: &'a str, keyword: &str) -> Result<(String, &'a str), Wrong> {
     }
     let address = match inside.strip_prefix('@') {
         // RFC 5321, appendix C: a source route is to be accepted and ignored.
-        Some(route) => route.split_once(':').ok_or(BAD_ADDRESS)?.1,
+        // It has domains and nothing else, so that its colon is not one of a quoted local part or of a literal.
+        Some(inside) => match inside.split_once(':') {
+            Some((route, address)) if !route.contains(['"', '[']) => address,
+            _ => return Err(BAD_ADDRESS),
+        },
         None => inside,
     };
     if address.len() > ADDRESS_BYTES_MAX {
         return Err(ADDRESS_TOO_LONG);
     }
-    if inside.starts_with('@') && address.is_empty() {
+    // What begins with @ would be read as a route once more by the next hop.
+    if inside.starts_with('@') && (address.is_empty() || address.starts_with('@')) {
         return Err(BAD_ADDRESS);
     }
     Ok((address.to_owned(), parameters))
@@ -347,6 +353,8 @@ mod tests {
         }
         assert_eq!(Command::parse(b"NOOP \x00", &ALL, false), Err(CONTROL));
         assert_eq!(Command::parse(b"NOOP \xff", &ALL, false), Err(CONTROL));
+        let beyond_ascii = "RCPT TO:<a\u{85}@b.example>".as_bytes();
+        assert_eq!(Command::parse(beyond_ascii, &ALL, true), Err(CONTROL));
     }
 
     #[test]
@@ -386,6 +394,9 @@ mod tests {
             "MAIL FROM:<<a@b.example>>",
             "MAIL FROM:<@route>",
             "MAIL FROM:<@route:>",
+            "MAIL FROM:<@route:@route:a@b.example>",
+            "MAIL FROM:<@\"x:y\"@b.example>",
+            "MAIL FROM:<@[IPv6:::1]:a@b.example>",
             "MAIL FROM:<\"a@b.example>",
             "MAIL FROM:<jö@b.example>",
             "RCPT TO:<>",
