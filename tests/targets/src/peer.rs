@@ -1,5 +1,6 @@
 //! An authenticated peer that says anything: a worker to the pool, a host to a grabber.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use gantry_mail::Mask;
@@ -73,6 +74,8 @@ struct Host {
     sessions: u64,
     /// Every assignment there was, and whether it is to the present link.
     assigned: Vec<Assignment>,
+    /// What was held or quarantined.
+    aside: BTreeSet<MessageId>,
 }
 
 impl Host {
@@ -90,8 +93,15 @@ impl Host {
         };
         let pool = Pool::new(Config::new("mx1", POLICY, vec![mailbox]), 1);
         let (now, session) = (Moment(1_000_000), Session(0));
-        let mut host =
-            Self { pool, now, session, linked: false, sessions: 0, assigned: Vec::new() };
+        let mut host = Self {
+            pool,
+            now,
+            session,
+            linked: false,
+            sessions: 0,
+            assigned: Vec::new(),
+            aside: BTreeSet::new(),
+        };
         for counter in 1..=MESSAGES {
             let marked = Marked {
                 id: MessageId { epoch: 1, counter },
@@ -205,8 +215,12 @@ impl Host {
                 self.pool.handle_assigned(a.session, a.message, a.fence, sent, self.now);
                 self.assigned.push(a);
             }
-            Effect::Store { token, change, .. } => {
+            Effect::Store { token, message, change, .. } => {
                 let stored = match &change {
+                    Change::SetAside { .. } => {
+                        self.aside.insert(message);
+                        Stored::Done
+                    }
                     Change::Settle { verdict } => {
                         check(verdict);
                         Stored::Done
@@ -226,6 +240,12 @@ impl Host {
                 let results = recipients.into_iter().map(accepted).collect();
                 self.pool.handle_released(token, results, self.now);
             }
+            Effect::Shelve { message, .. } => {
+                assert!(self.aside.contains(&message), "there is room for all that is in the pool");
+            }
+            Effect::Refill { mailbox, shelf, .. } => {
+                self.pool.handle_refilled(mailbox, shelf, Vec::new(), self.now);
+            }
             Effect::Load { .. } | Effect::Answer { .. } | Effect::Forget { .. } => {
                 panic!("nothing was found at the start, and nobody waits: {effect:?}")
             }
@@ -241,7 +261,7 @@ impl Host {
         self.link(Hello { incarnation: Incarnation(u64::MAX), ..hello("pc-1") });
         let mut given = 0;
         for round in 1..=10_000 {
-            let statuses = self.pool.status(usize::MAX, self.now).messages;
+            let statuses = self.pool.status(usize::MAX, &[], self.now).messages;
             let aside = |state: &str| matches!(state, "held" | "quarantined");
             if statuses.iter().all(|message| aside(&message.state)) {
                 return;

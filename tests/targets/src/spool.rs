@@ -85,8 +85,8 @@ pub(super) fn folder(bytes: &[u8]) {
         |name: &str| name.strip_suffix(".tmp").is_some_and(|id| id.parse::<MessageId>().is_ok());
     let kept = before.into_iter().filter(|entry| !gone(&entry.name)).collect::<Vec<_>>();
     assert_eq!(disk.read_dir(Path::new(FOLDER)).expect("the folder"), kept);
-    for recovered in opened.recovered {
-        message(&opened.spool, recovered.marked.id, recovered.marked.length);
+    for listed in opened.spool.list(|_| true, usize::MAX) {
+        message(&opened.spool, listed.id, listed.length);
     }
     let epoch = opened.epoch;
     drop(opened.spool);
