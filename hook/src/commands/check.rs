@@ -1,4 +1,4 @@
-//! `gantry-hook check`: beyond the file itself, what it names for TLS and for logging in.
+//! `gantry-hook check`: beyond the file itself, what it names: files for TLS and for logging in, pickup folders.
 
 use std::io::Write;
 
@@ -22,6 +22,9 @@ pub(super) fn check(config: &Config, name: &str, out: &mut dyn Write) -> Result<
             Err(mistake) => mistakes.push(format!("{name}: mailbox {}: {mistake}", mailbox.name)),
         }
         mistakes.extend(
+            folder(mailbox).map(|mistake| format!("{name}: mailbox {}: {mistake}", mailbox.name)),
+        );
+        mistakes.extend(
             way_out(mailbox)
                 .into_iter()
                 .map(|mistake| format!("{name}: mailbox {}: release: {mistake}", mailbox.name)),
@@ -31,6 +34,20 @@ pub(super) fn check(config: &Config, name: &str, out: &mut dyn Write) -> Result<
         return Err(exit::mistakes(mistakes));
     }
     line(out, &format!("{name}: no mistakes"))
+}
+
+/// What is wrong with the folder of a pickup: the hook does not make it, since its owner decides who may send mail.
+fn folder(mailbox: &Mailbox) -> Option<String> {
+    let Intake::Pickup(intake) = &mailbox.intake else { return None };
+    let at = intake.directory.display();
+    let why = match std::fs::metadata(&intake.directory) {
+        Ok(found) if found.is_dir() => return None,
+        Ok(_) => "it is no folder".to_owned(),
+        Err(error) => error.to_string(),
+    };
+    Some(format!(
+        "intake: directory: open {at}: {why}; make a folder in which the hook's user may rename files"
+    ))
 }
 
 /// What is to be said of the certificate of the mailbox's intake.
@@ -128,5 +145,30 @@ auth_password_file = "password"
         let soon = 64_060_588_800 - 13 * DAY_S;
         let words = certificate(config.mailboxes.first().unwrap(), soon).unwrap().unwrap();
         assert!(words.starts_with("WARNING: ") && words.ends_with("in 13 days"), "{words}");
+    }
+
+    #[test]
+    fn a_pickup_folder_that_is_not_there_is_a_mistake() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("hook.toml");
+        let text = r#"
+name = "mx1"
+spool = "spool"
+listen = "127.0.0.1:4733"
+[[mailbox]]
+name = "reports"
+intake = { type = "pickup", directory = "reports", format = "directory", envelope = "headers" }
+release = { type = "smtp", address = "127.0.0.1:10026" }
+needs = []
+custody = "hook"
+when_unprocessed = "wait"
+"#;
+        std::fs::write(&file, text).unwrap();
+        let config = Config::load(&file).unwrap();
+        let told = || check(&config, "hook.toml", &mut Vec::new()).map_err(|failure| failure.text);
+        let said = told().unwrap_err();
+        assert!(said.starts_with("hook.toml: mailbox reports: intake: directory: open "), "{said}");
+        std::fs::create_dir(folder.path().join("reports")).unwrap();
+        assert_eq!(told(), Ok(()));
     }
 }

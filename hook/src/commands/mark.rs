@@ -7,7 +7,7 @@ use std::sync::Arc;
 use gantry_protocol::pool::MailboxIndex;
 
 use crate::cli::MarkArgs;
-use crate::config::{Config, Custody};
+use crate::config::{Config, Custody, Mailbox};
 use crate::disk::RealDisk;
 use crate::exit::{self, Failure};
 use crate::intake::Clock;
@@ -36,7 +36,13 @@ pub(super) fn mark(
     let MarkArgs { mailbox: name, sender, recipients } = args;
     let found = config.mailboxes.iter().zip(0..=u16::MAX).find(|(mailbox, _)| mailbox.name == name);
     let Some((mailbox, index)) = found else {
-        return Err(later(format!("there is no mailbox {name:?}")));
+        let stored = |mailbox: &&Mailbox| matches!(mailbox.custody, Custody::Hook { .. });
+        let names = config.mailboxes.iter().filter(stored).map(|one| one.name.as_str());
+        let names = names.collect::<Vec<_>>().join(", ");
+        let text = format!(
+            "there is no mailbox {name:?}; those that `mark` can be given have custody = \"hook\": {names}"
+        );
+        return Err(later(text));
     };
     if !matches!(mailbox.custody, Custody::Hook { .. }) {
         let text = format!(

@@ -66,6 +66,11 @@ fn a_revoked_worker_is_out_at_once() {
         cluster.workers["pc-1"].log().to_lowercase().contains("revoked").then_some(())
     });
     assert!(!cluster.status().unwrap().worker("pc-1").is_some_and(|worker| worker.linked));
+
+    // With a new token it is let in again, and the worker that runs takes that up.
+    let joined = cluster.worker_command("pc-1", &["join", &cluster.token("pc-1")]);
+    assert!(joined.status.success(), "{}", said(&joined));
+    cluster.await_ready(2);
 }
 
 /// A worker of another cluster, whose certificate some other authority has signed.

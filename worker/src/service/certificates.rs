@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gantry_link::{
-    CloseCode, LinkError, NodeIdentity, Reminder, Standing, exchange_trust, renew, system_clock,
+    CloseCode, LinkError, NodeIdentity, Reminder, Role, Standing, exchange_trust, renew,
+    system_clock,
 };
 use gantry_operator::table::span;
 use tokio::time::Instant;
@@ -78,12 +79,30 @@ impl Service {
         self.remind();
     }
 
-    /// Where one side does not know the other's authority, perhaps one has not heard of the newer one.
+    /// Where one side does not know the other's authority, perhaps one has not heard of the newer one. Where our certificate
+    /// counts no more, somebody may have joined again in the meantime.
     pub(super) fn look_after_refusal(&mut self, index: HostIndex, error: &LinkError) {
-        if let LinkError::Refused { refusal, .. } | LinkError::PeerRefused { refusal, .. } = error
-            && refusal.code == CloseCode::UnknownAuthority
+        let (LinkError::Refused { refusal, .. } | LinkError::PeerRefused { refusal, .. }) = error
+        else {
+            return;
+        };
+        match refusal.code {
+            CloseCode::UnknownAuthority => self.look_at(index, false),
+            CloseCode::Revoked | CloseCode::Expired => self.take_up_joined(),
+            _ => {}
+        }
+    }
+
+    /// Reads the folder again, where `gantry join` may have put another certificate.
+    fn take_up_joined(&mut self) {
+        let known = self.identity.identity();
+        let found =
+            NodeIdentity::open(&self.identity_dir, &known.name, Role::Worker, &system_clock());
+        if let Ok(found) = found
+            && found.identity().serial != known.serial
         {
-            self.look_at(index, false);
+            tracing::info!("this worker has joined again");
+            self.on_renewed(Arc::new(found));
         }
     }
 

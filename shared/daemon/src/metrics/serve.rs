@@ -136,7 +136,11 @@ fn wanted(head: &[u8]) -> Result<bool, &'static str> {
         _ => return Err("405 Method Not Allowed"),
     };
     let path = target.split('?').next().unwrap_or_default();
-    if path == "/metrics" { Ok(head_only) } else { Err("404 Not Found") }
+    if path == "/metrics" {
+        Ok(head_only)
+    } else {
+        Err("404 Not Found: the figures are under /metrics")
+    }
 }
 
 /// The last page, if it is new enough, or a new one. Of several who ask at once the first one asks the loop.
