@@ -1,6 +1,8 @@
-//! `gantry-hook check`: beyond the file itself, what it names: files for TLS and for logging in, pickup folders.
+//! `gantry-hook check`: beyond the file itself, what it names: files for TLS and for logging in, pickup folders,
+//! programs.
 
 use std::io::Write;
+use std::path::Path;
 
 use gantry_mail::date;
 
@@ -73,7 +75,11 @@ fn certificate(mailbox: &Mailbox, now: u64) -> Result<Option<String>, String> {
 }
 
 fn way_out(mailbox: &Mailbox) -> Vec<String> {
-    let Release::Smtp(release) = &mailbox.release else { return Vec::new() };
+    let release = match &mailbox.release {
+        Release::Smtp(release) => release,
+        Release::Command(release) => return Vec::from_iter(program(&release.program)),
+        Release::Directory(_) => return Vec::new(), // It is made.
+    };
     let mut mistakes = Vec::new();
     if let Err(error) = ClientTls::open(&release.tls, &release.address.host) {
         mistakes.push(format!("tls: {error}"));
@@ -82,6 +88,16 @@ fn way_out(mailbox: &Mailbox) -> Vec<String> {
         mistakes.push(format!("auth_password_file: {error}"));
     }
     mistakes
+}
+
+/// What is wrong with a program that messages are to be given to.
+fn program(path: &Path) -> Option<String> {
+    let at = path.display();
+    match std::fs::metadata(path) {
+        Ok(found) if found.is_file() => None,
+        Ok(_) => Some(format!("program: {at} is no file; name the program itself")),
+        Err(error) => Some(format!("program: look at {at}: {error}; name a program that is there")),
+    }
 }
 
 #[cfg(test)]
@@ -148,7 +164,7 @@ auth_password_file = "password"
     }
 
     #[test]
-    fn a_pickup_folder_that_is_not_there_is_a_mistake() {
+    fn a_pickup_folder_and_a_program_have_to_be_there() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("hook.toml");
         let text = r#"
@@ -158,7 +174,7 @@ listen = "127.0.0.1:4733"
 [[mailbox]]
 name = "reports"
 intake = { type = "pickup", directory = "reports", format = "directory", envelope = "headers" }
-release = { type = "smtp", address = "127.0.0.1:10026" }
+release = { type = "command", program = "deliver", arguments = ["{sender}", "{recipients}"] }
 needs = []
 custody = "hook"
 when_unprocessed = "wait"
@@ -168,7 +184,12 @@ when_unprocessed = "wait"
         let told = || check(&config, "hook.toml", &mut Vec::new()).map_err(|failure| failure.text);
         let said = told().unwrap_err();
         assert!(said.starts_with("hook.toml: mailbox reports: intake: directory: open "), "{said}");
+        assert!(
+            said.contains("\nhook.toml: mailbox reports: release: program: look at "),
+            "{said}"
+        );
         std::fs::create_dir(folder.path().join("reports")).unwrap();
+        std::fs::write(folder.path().join("deliver"), "").unwrap();
         assert_eq!(told(), Ok(()));
     }
 }
