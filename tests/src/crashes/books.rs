@@ -2,14 +2,13 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs;
+use std::path::PathBuf;
 
 use gantry::demo::ledger::Ledger;
 use gantry::demo::mail::ID_FIELD;
 use gantry::demo::sink::Received;
 use gantry::demo::source::{Fate, Sent};
 use serde::Serialize;
-
-use crate::Cluster;
 
 /// The next hop refuses recipients whose addresses end like this. Their senders are told; no message has only such ones.
 pub(super) const REFUSED: &str = "1@recipient.example";
@@ -41,19 +40,27 @@ pub struct Books {
     remarks: Vec<String>,
 }
 
+/// What lies in the spool.
+#[derive(Default)]
+pub(super) struct Stored {
+    pub(super) quarantined: Vec<PathBuf>,
+    /// Files of other messages.
+    pub(super) left: usize,
+}
+
 impl Books {
     /// Balances what there is now.
     pub(super) fn balance(
         sent: &[Sent],
         received: &[Received],
-        cluster: &Cluster,
+        stored: &Stored,
         hook_died: bool,
     ) -> Self {
         let (notices, mail): (Vec<&Received>, Vec<&Received>) =
             received.iter().partition(|one| one.mail.starts_with("MAIL FROM:<>"));
         let mail: Vec<Received> = mail.into_iter().cloned().collect();
         let served: Vec<Sent> = sent.iter().cloned().map(without_refused).collect();
-        let quarantined = cluster.stored("q");
+        let Stored { quarantined, left } = stored;
         let aside: HashSet<String> =
             quarantined.iter().filter_map(|path| demo_id(&fs::read(path).ok()?)).collect();
         let ledger = Ledger::balance(&served, &mail, &aside, &HashSet::new());
@@ -63,7 +70,7 @@ impl Books {
             unprocessed: ledger.released_unprocessed,
             altered: ledger.altered,
             not_accepted: ledger.not_accepted,
-            left: cluster.stored_at_all().len() - quarantined.len(),
+            left: *left,
             remarks: ledger.remarks,
             ..Self::default()
         };
@@ -86,7 +93,7 @@ impl Books {
             }
         }
         let told: BTreeSet<String> = notices.iter().flat_map(|(_, text)| lines(text)).collect();
-        for path in &quarantined {
+        for path in quarantined {
             let name = path.file_name().unwrap_or_default().to_string_lossy();
             let id = name.split('.').next().unwrap_or_default();
             if !told.contains(&format!("quarantined {id}")) {
@@ -175,6 +182,8 @@ fn id_at_hook(top: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     #[test]
@@ -205,10 +214,51 @@ mod tests {
             mail: String::new(),
             rcpt: vec!["RCPT TO:<a@x>".to_owned()],
             xforward: Vec::new(),
-            top: format!("Received: by x id {id}\r\n"),
+            top: format!("Received: by x id {id}\r\nX-Gantry: clean\r\n"),
             sha256: [1; 32],
             path: "x".into(),
         }
+    }
+
+    /// What came out for the sender or the postmaster, as the sink keeps it.
+    fn notice(folder: &Path, to: &str, text: &str) -> Received {
+        let path = folder.join(to);
+        fs::write(&path, text).unwrap();
+        let (mail, rcpt) = ("MAIL FROM:<>".to_owned(), vec![format!("RCPT TO:<{to}>")]);
+        Received { id: None, mail, rcpt, path, ..received("") }
+    }
+
+    #[test]
+    fn what_is_missing_is_missed() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("1-2.0.0.1.q");
+        fs::write(&file, "X-Demo-Id: 2\r\n").unwrap();
+        let stored = Stored { quarantined: vec![file], left: 0 };
+        let refused = format!("a{REFUSED}");
+        let sent = [
+            Sent { recipients: vec!["a@x".to_owned(), refused], ..sent(1) },
+            Sent { id: "2".to_owned(), infected: true, ..sent(1) },
+        ];
+        let all = [
+            received("1-1"),
+            notice(folder.path(), "sender@x", "X-Demo-Id: 1\r\n"),
+            notice(folder.path(), POSTMASTER, "\r\nquarantined 1-2\r\n"),
+        ];
+        let lost = |received: &[Received], stored: &Stored| {
+            Books::balance(&sent, received, stored, true).lost
+        };
+        assert_eq!(lost(&all, &stored), 0);
+        assert_eq!(lost(&all[1..], &stored), 1, "the message");
+        assert_eq!(lost(&[all[0].clone(), all[2].clone()], &stored), 1, "the sender's notice");
+        assert_eq!(lost(&all[..2], &stored), 1, "the postmaster's notice");
+        assert_eq!(lost(&all, &Stored::default()), 1, "what was quarantined");
+
+        let canary =
+            [&all[..], &[Received { id: Some("2".to_owned()), ..received("1-2") }]].concat();
+        assert_eq!(Books::balance(&sent, &canary, &stored, true).unprocessed, 1);
+        let mut plain = all;
+        plain[0].top = "Received: by x id 1-1\r\n".to_owned();
+        assert_eq!(Books::balance(&sent, &plain, &stored, true).unprocessed, 1);
     }
 
     #[test]

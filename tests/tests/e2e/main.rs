@@ -21,6 +21,7 @@ mod notices;
 mod observe;
 mod operation;
 mod operators;
+mod overload;
 mod parts;
 mod policies;
 mod postfix;
