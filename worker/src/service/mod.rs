@@ -100,7 +100,7 @@ struct Host {
     tier: u8,
     /// How long the oldest message may wait there before a higher tier helps the lower ones.
     standby_after: Option<Duration>,
-    /// What waits there, as the host last said, without what it has assigned since.
+    /// What waits there, as the host last said.
     backlog: Backlog,
     /// The last message came from there.
     served_last: bool,
@@ -274,7 +274,6 @@ impl Service {
         let Assigned { assign, stream, arrived } = assigned;
         let key = (index, assign.message, assign.fence);
         host.grabber.handle_assigned(&assign, now);
-        host.backlog.messages = host.backlog.messages.saturating_sub(1);
         for (other, host) in self.hosts.iter_mut().enumerate() {
             host.served_last = other == index.0;
         }

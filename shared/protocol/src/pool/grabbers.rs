@@ -44,6 +44,8 @@ pub(super) struct Grabber {
     pub(super) given: Credit,
     pub(super) draining: bool,
     pub(super) last_heard: Moment,
+    /// Messages that it was last told wait for it.
+    pub(super) told_backlog: u64,
     /// When its beats began to be awaited: when it was last heard, or later for one that held nothing.
     pub(super) awaited: Moment,
     /// When its link last carried anything at all.
@@ -251,6 +253,7 @@ impl Grabbers {
                 given: Credit::default(),
                 draining: false,
                 last_heard: now,
+                told_backlog: 0,
                 awaited: now,
                 carried: now,
                 silent: false,

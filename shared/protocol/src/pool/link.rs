@@ -22,9 +22,9 @@ use crate::time::{Moment, millis};
 
 /// A [`crate::profile::Holding`] in a frame: four numbers of at most 10 bytes and two of at most 5.
 const HOLDING_BYTES_MAX: usize = 50;
-/// How soon grabbers that have asked for nothing more learn that something has begun to wait: a worker of several hosts may
-/// then ask for less elsewhere. A moment, so that what comes together is told together.
-const BACKLOG_SOON: Duration = Duration::from_millis(20);
+/// How soon grabbers learn that something has begun to wait, or that nothing does any more: a worker of several hosts then
+/// asks for more here and less elsewhere, or the other way round. A moment, so that what comes together is told together.
+const BACKLOG_SOON: Duration = Duration::from_millis(10);
 
 /// Who is on the other end of a link, by its certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -231,30 +231,33 @@ impl Pool {
         }
     }
 
-    /// Something waits that nobody has asked for: those who have asked for nothing more are to know, once.
+    /// Something waits that nobody has asked for, or nothing does any more: who thinks otherwise is to know, once.
     pub(super) fn mention_backlog(&mut self, now: Moment) {
-        if self.waiting.is_empty() {
-            self.told_waiting = false;
+        if self.waiting.is_empty() != self.told_waiting {
             self.timers.clear(Timer::Backlog);
-        } else if !self.told_waiting && self.timers.get(Timer::Backlog).is_none() {
+        } else if self.timers.get(Timer::Backlog).is_none() {
             self.timers.set(Timer::Backlog, now + BACKLOG_SOON);
         }
     }
 
     /// Between two rounds of [`Self::on_tell`].
     pub(super) fn on_backlog(&mut self, now: Moment) {
-        self.told_waiting = true;
-        let idle: Vec<(Session, GrabberKey)> = self
-            .grabbers
-            .sessions()
-            .filter(|(_, key)| self.grabbers.get(*key).is_some_and(|grabber| grabber.free() == 0))
-            .collect();
-        for (session, key) in idle {
+        self.told_waiting = !self.waiting.is_empty();
+        let sessions: Vec<(Session, GrabberKey)> = self.grabbers.sessions().collect();
+        for (session, key) in sessions {
             let backlog = self.backlog_for(key, now);
-            if backlog.messages > 0 {
-                self.control(session, HostControl::Backlog(backlog));
+            let thinks = self.grabbers.get(key).is_some_and(|grabber| grabber.told_backlog > 0);
+            if thinks != (backlog.messages > 0) {
+                self.tell_backlog(session, key, backlog);
             }
         }
+    }
+
+    fn tell_backlog(&mut self, session: Session, key: GrabberKey, backlog: Backlog) {
+        if let Some(grabber) = self.grabbers.get_mut(key) {
+            grabber.told_backlog = backlog.messages;
+        }
+        self.control(session, HostControl::Backlog(backlog));
     }
 
     /// A hook that was itself away cannot tell who missed beats: everybody starts anew.
@@ -288,7 +291,7 @@ impl Pool {
                 self.control(session, HostControl::Peers(Peers { peers }));
             }
             let backlog = self.backlog_for(key, now);
-            self.control(session, HostControl::Backlog(backlog));
+            self.tell_backlog(session, key, backlog);
         }
         self.set_tell_timer(now);
     }
