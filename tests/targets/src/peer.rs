@@ -69,8 +69,10 @@ fn hello(name: &str) -> Hello {
 struct Host {
     pool: Pool,
     now: Moment,
+    /// That spoke last.
     session: Session,
-    linked: bool,
+    /// Those that are not closed: a link that is refused leaves the one before it alone.
+    links: BTreeSet<Session>,
     sessions: u64,
     /// Every assignment there was, and whether it is to the present link.
     assigned: Vec<Assignment>,
@@ -97,7 +99,7 @@ impl Host {
             pool,
             now,
             session,
-            linked: false,
+            links: BTreeSet::new(),
             sessions: 0,
             assigned: Vec::new(),
             aside: BTreeSet::new(),
@@ -120,7 +122,8 @@ impl Host {
 
     fn link(&mut self, hello: Hello) {
         self.sessions += 1;
-        (self.session, self.linked) = (Session(self.sessions), true);
+        self.session = Session(self.sessions);
+        self.links.insert(self.session);
         let peer =
             LinkPeer { name: hello.name.clone(), grants: vec!["virus".to_owned(), "x".to_owned()] };
         self.pool.handle_link_up(self.session, peer, hello, self.now);
@@ -128,8 +131,8 @@ impl Host {
     }
 
     fn lose(&mut self) {
-        if std::mem::take(&mut self.linked) {
-            self.pool.handle_link_lost(self.session, self.now);
+        while let Some(session) = self.links.pop_last() {
+            self.pool.handle_link_lost(session, self.now);
             self.run();
         }
     }
@@ -207,10 +210,13 @@ impl Host {
         match effect {
             Effect::Control { frame, .. } => assert!(encode(&frame).is_ok(), "{frame:?}"),
             Effect::Reply { frame, .. } => assert!(encode(&frame).is_ok(), "{frame:?}"),
-            Effect::CloseLink { session, .. } if session == self.session => self.linked = false,
-            Effect::CloseLink { .. } => {}
+            Effect::CloseLink { session, .. } => {
+                self.links.remove(&session);
+                self.pool.handle_link_lost(session, self.now);
+                self.session = self.links.last().copied().unwrap_or(self.session);
+            }
             Effect::Assign(a) => {
-                assert_eq!((a.session, self.linked), (self.session, true), "to a link that lives");
+                assert!(self.links.contains(&a.session), "{a:?} goes to a link that is closed");
                 let sent = Assigned::Sent { digest: DIGEST };
                 self.pool.handle_assigned(a.session, a.message, a.fence, sent, self.now);
                 self.assigned.push(a);
