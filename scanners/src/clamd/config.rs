@@ -23,6 +23,9 @@ pub struct ClamdConfig {
     /// The smaller of clamd's `MaxFileSize` and `MaxScanSize`, in bytes. clamd skips what is larger and calls it
     /// clean unless `AlertExceedsMax` is set, so nothing larger is sent.
     pub scan_bytes_max: u64,
+    /// Signatures older than this make the module not ready: clamd goes on with old ones when its updates fail. `None` does
+    /// not look at their age.
+    pub signatures_age_max: Option<Duration>,
     /// Connections that scan at once, at least one. More than clamd's `MaxThreads` only wait there.
     pub connections_max: usize,
 }
@@ -60,6 +63,7 @@ impl ClamdConfig {
             scan_timeout: Duration::from_secs(60),
             stream_bytes_max: 25 << 20,
             scan_bytes_max: 25 << 20,
+            signatures_age_max: None,
             connections_max: 10,
         }
     }

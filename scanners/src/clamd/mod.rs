@@ -8,7 +8,7 @@ mod scans;
 pub mod testkit;
 
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use gantry_protocol::text::bounded;
 use gantry_protocol::verdict::{Finding, Outcome};
@@ -107,16 +107,21 @@ impl ClamdModule {
         };
         let not_ready = match &asked {
             Err(reason) => Some(bounded(reason.as_str())),
-            Ok(_) => self
-                .scans
-                .oldest()
-                .filter(|&age| age > self.scan_is_late_after())
-                .map(|age| format!("a scan has been waiting for clamd for {} s", age.as_secs())),
+            Ok(version) => self.is_late().or_else(|| self.is_stale(version)),
         };
         let known = self.version.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let (engine, signatures) =
             known.map_or_else(Default::default, |known| (known.engine, known.signatures));
         ModuleState { engine, signatures, not_ready }
+    }
+
+    fn is_late(&self) -> Option<String> {
+        let age = self.scans.oldest().filter(|&age| age > self.scan_is_late_after())?;
+        Some(format!("a scan has been waiting for clamd for {} s", age.as_secs()))
+    }
+
+    fn is_stale(&self, version: &Version) -> Option<String> {
+        version.is_stale(self.config.signatures_age_max?, SystemTime::now())
     }
 
     /// clamd answers PING while its scanning threads hang or wait for a reload, so the oldest scan says more.

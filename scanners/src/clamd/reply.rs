@@ -1,7 +1,12 @@
 //! What clamd says, read strictly: what is not plainly "clean" is not clean.
 
+use std::time::{Duration, SystemTime};
+
+use gantry_mail::date;
 use gantry_protocol::text::bounded;
 use gantry_protocol::verdict::Outcome;
+
+const DAY_S: u64 = 86_400;
 
 /// The answer to INSTREAM.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,6 +87,38 @@ impl Version {
     }
 }
 
+impl Version {
+    /// Why these signatures are too old, or not known to be young enough.
+    pub(super) fn is_stale(&self, age_max: Duration, now: SystemTime) -> Option<String> {
+        let days = |time: Duration| time.as_secs() / DAY_S;
+        let Some(made) = self.signatures_made() else {
+            return Some("clamd does not say how old its signatures are".to_owned());
+        };
+        // Made later than now, by a clock that is wrong or a zone east of here: young.
+        let age = now.duration_since(made).unwrap_or_default();
+        (age > age_max).then(|| {
+            format!(
+                "clamd's signatures are {} days old, and {} are allowed",
+                days(age),
+                days(age_max)
+            )
+        })
+    }
+
+    /// When the signatures were made, as `Thu Nov 19 09:26:04 2026` at their end says. It has no time zone and is taken for
+    /// UTC, so it is right to half a day.
+    fn signatures_made(&self) -> Option<SystemTime> {
+        let words: Vec<&str> = self.signatures.split_whitespace().collect();
+        let [.., month, day, clock, year] = words.as_slice() else { return None };
+        let days =
+            date::day_number(year.parse().ok()?, date::month_number(month)?, day.parse().ok()?)?;
+        let clock: Vec<u64> = clock.split(':').map_while(|part| part.parse().ok()).collect();
+        let [hour @ 0..24, minute @ 0..60, second @ 0..=60] = clock.as_slice() else { return None };
+        let seconds = days * DAY_S + hour * 3_600 + minute * 60 + second;
+        SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds))
+    }
+}
+
 /// What stands before the zero byte that ends a reply.
 fn sentence(bytes: &[u8]) -> Option<String> {
     let end = bytes.iter().position(|&byte| byte == 0)?;
@@ -89,6 +126,7 @@ fn sentence(bytes: &[u8]) -> Option<String> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests fail by panicking")]
 mod tests {
     use super::*;
 
@@ -144,5 +182,29 @@ mod tests {
         );
         assert_eq!(Version::parse(b"ClamAV 1.4.3\0"), version("ClamAV 1.4.3", ""));
         assert_eq!(Version::parse(b"COMMAND UNAVAILABLE\0"), Err("COMMAND UNAVAILABLE".to_owned()));
+    }
+
+    #[test]
+    fn old_signatures_and_those_of_no_age_are_stale() {
+        const HOUR: Duration = Duration::from_secs(3_600);
+        // 19 November 2026, 09:26:04 UTC.
+        let made = SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_080_364);
+        let version = |reply: &[u8]| Version::parse(reply).ok();
+        let dated = version(b"ClamAV 1.4.3/27800/Thu Nov 19 09:26:04 2026\0").unwrap();
+        let stale = |version: &Version, now| version.is_stale(72 * HOUR, now);
+        assert_eq!(stale(&dated, made + 72 * HOUR), None);
+        assert_eq!(
+            stale(&dated, made + 73 * HOUR).unwrap(),
+            "clamd's signatures are 3 days old, and 3 are allowed"
+        );
+        assert_eq!(stale(&dated, made - HOUR), None, "a clock that is wrong");
+        for reply in [
+            b"ClamAV 1.4.3\0".as_slice(),
+            b"ClamAV 1.4.3/27800/yesterday\0",
+            b"ClamAV 1.4.3/27800/Thu Nov 31 09:26:04 2026\0",
+            b"ClamAV 1.4.3/27800/Thu Nov 19 25:26:04 2026\0",
+        ] {
+            assert!(stale(&version(reply).unwrap(), made).unwrap().contains("does not say"));
+        }
     }
 }

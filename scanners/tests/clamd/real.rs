@@ -109,6 +109,17 @@ async fn a_stopped_clamd_is_unavailable_and_works_again_when_it_is_back() {
     }
 }
 
+/// The clamd of the tests has no database of ClamAV's own, so its answer to VERSION has no date.
+#[tokio::test]
+async fn a_clamd_that_tells_no_age_is_not_ready_where_one_is_asked() {
+    let Some(clamd) = start(|_| ()) else { return };
+    let day = Duration::from_secs(86_400);
+    let careful = module(unix(&clamd), |config| config.signatures_age_max = Some(day));
+    let reason = careful.probe().await.not_ready.unwrap();
+    assert!(reason.contains("how old its signatures are"), "{reason}");
+    assert_eq!(module(unix(&clamd), |_| ()).probe().await.not_ready, None);
+}
+
 #[tokio::test]
 async fn a_hanging_clamd_is_unavailable_within_the_time_limit() {
     let Some(clamd) = start(|_| ()) else { return };

@@ -27,6 +27,26 @@ pub fn rfc3339(unix_ms: u64) -> String {
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{ms:03}Z")
 }
 
+/// Days from 1 January 1970 to this day; `None` for one before it, and for one that no calendar has.
+pub fn day_number(year: u64, month: u64, day: u64) -> Option<u64> {
+    if year < 1970 || month == 0 || day == 0 {
+        return None;
+    }
+    // As in `civil`: years begin on 1 March.
+    let (year_of_march, month_from_march) = (year - u64::from(month <= 2), (month + 9) % 12);
+    let (era, year_of_era) = (year_of_march / 400, year_of_march % 400);
+    let day_of_year = (153 * month_from_march + 2) / 5 + day - 1;
+    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
+    let days = (era * 146_097 + day_of_era).checked_sub(719_468)?;
+    (civil(days) == (year, month, day)).then_some(days)
+}
+
+/// The number, 1 to 12, of the month with this English name of three letters.
+pub fn month_number(name: &str) -> Option<u64> {
+    let index = MONTH_NAMES.iter().position(|month| *month == name)?;
+    u64::try_from(index + 1).ok()
+}
+
 fn pick(names: &[&'static str], index: u64) -> &'static str {
     usize::try_from(index).ok().and_then(|index| names.get(index)).copied().unwrap_or_default()
 }
@@ -49,6 +69,23 @@ fn civil(days: u64) -> (u64, u64, u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_day_has_the_number_that_it_is_made_of() {
+        for days in (0..80_000).step_by(7) {
+            let (year, month, day) = civil(days);
+            assert_eq!(day_number(year, month, day), Some(days), "{year}-{month}-{day}");
+        }
+        for (year, month, day) in
+            [(2026, 2, 29), (2026, 13, 1), (2026, 4, 31), (2026, 0, 1), (1969, 12, 31)]
+        {
+            assert_eq!(day_number(year, month, day), None, "{year}-{month}-{day}");
+        }
+        assert_eq!(
+            (month_number("Jan"), month_number("Dec"), month_number("dec")),
+            (Some(1), Some(12), None)
+        );
+    }
 
     #[test]
     fn known_dates() {

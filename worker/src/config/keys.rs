@@ -52,6 +52,7 @@ pub(super) const CLAMD: &[&str] = &[
     "scan_timeout",
     "stream_max",
     "scan_max",
+    "signatures_age_max",
     "connections_max",
 ];
 

@@ -25,6 +25,10 @@ const RULES_MAX: usize = 1_024;
 /// Beyond a day nobody means standby any more.
 const STANDBY_AFTER_MAX: Duration = Duration::from_secs(86_400);
 
+/// A day is what ClamAV takes for new signatures; a year old ones find nothing that is about.
+const SIGNATURES_AGE_MAX: RangeInclusive<Duration> =
+    Duration::from_secs(86_400)..=Duration::from_secs(365 * 86_400);
+
 const MEMORY_DEFAULT: u64 = 256 << 20;
 const DRAIN_TIMEOUT_DEFAULT: Duration = Duration::from_secs(60);
 
@@ -244,6 +248,9 @@ fn clamd(table: &Table<'_>) -> Option<ClamdConfig> {
         ),
         stream_bytes_max: size("stream_max", default.stream_bytes_max),
         scan_bytes_max: size("scan_max", default.scan_bytes_max),
+        signatures_age_max: table
+            .value("signatures_age_max")
+            .and_then(|value| value.duration(SIGNATURES_AGE_MAX)),
         connections_max: table.or("connections_max", default.connections_max, |value| {
             value.integer(1..=limits::RESERVATIONS_PER_GRABBER_MAX)
         }),

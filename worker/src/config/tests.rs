@@ -105,7 +105,7 @@ fn every_key_reaches_its_place() {
                 [[module]]\nname = 'y'\ntype = 'yara'\nprovides = 'spam'\nrules = ['rules/a.yar']\nbundled = false\n\
                 concurrency = 4\nunpacked_max = '5MiB'\nratio_max = 6\nentries_max = 7\ndepth_max = 8\ntime_max = '9s'\n\
                 [[module]]\nname = 'c'\ntype = 'clamd'\nprovides = 'virus'\naddress = 'a:1'\nconnect_timeout = '1s'\n\
-                scan_timeout = '2s'\nstream_max = '3MiB'\nscan_max = '4MiB'\nconnections_max = 5\n\
+                scan_timeout = '2s'\nstream_max = '3MiB'\nscan_max = '4MiB'\nsignatures_age_max = '3d'\nconnections_max = 5\n\
                 [[module]]\nname = 'p'\ntype = 'command'\nprovides = 'virus'\nprogram = 'bin/scan'\n\
                 arguments = ['-v', '{file}']\nenvironment = ['LANG=C']\nclean = [0]\nfound = [1, 11]\n\
                 unscanned = [2]\nencrypted = [3]\nmalformed = [4]\nover-budget = [5]\nfailed = [6]\n\
@@ -136,6 +136,7 @@ fn every_key_reaches_its_place() {
     assert_eq!((clamd.connect_timeout, clamd.scan_timeout), (seconds(1), seconds(2)));
     assert_eq!((clamd.stream_bytes_max, clamd.scan_bytes_max), (3 << 20, 4 << 20));
     assert_eq!(clamd.connections_max, 5);
+    assert_eq!(clamd.signatures_age_max, Some(seconds(3 * 86_400)));
     assert_eq!(command.program, folder.path().join("bin/scan"));
     assert_eq!(command.arguments, [Argument::Text("-v".to_owned()), Argument::File]);
     assert_eq!(command.environment, [("LANG".to_owned(), "C".to_owned())]);
@@ -172,7 +173,7 @@ const MISTAKES: &[(&str, &str, &str)] = &[
         "address = \"127",
         "adress = \"127.0.0.1:4733\"",
         "worker.toml:2: host 1: address: it is missing; write where its hook listens, such as address = \
-         \"mx1.example.com:4733\"",
+         \"mx1.example.com:4733\"; or name = \"mx1\" for a host that dials this worker",
     ),
     (
         "name = \"clamav\"",
