@@ -1,4 +1,4 @@
-//! What befalls messages: a line in the log for each transition, and the same in the [history](history), so that a
+//! What befalls messages: a line in the log for each transition, and the same in the [history], so that a
 //! message's life can be told after it has left, and after a restart of the hook.
 
 mod history;

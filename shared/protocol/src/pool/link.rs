@@ -183,7 +183,7 @@ impl Pool {
     }
 
     /// Something of a link arrived, whole frame or not: the worker's process lives, even if its beats are stuck behind
-    /// what the network lost. To be called every [`limits::CARRIED_EVERY`](crate::limits::CARRIED_EVERY) for the
+    /// what the network lost. To be called every [`limits::CARRIED_EVERY`] for the
     /// links on which something came since the last time, while [`Pool::awaits_beats`].
     pub fn handle_carried(&mut self, session: Session, now: Moment) {
         let key = self.grabbers.by_session(session);
