@@ -50,6 +50,13 @@ pub fn await_that<T>(what: &str, ask: impl FnMut() -> Option<T>) -> T {
     until(PATIENCE, ask).unwrap_or_else(|| panic!("waited {PATIENCE:?} in vain until {what}"))
 }
 
+/// What decides a test's mail, another one in each run; printed, so that a failure can be played again.
+pub fn seed() -> u64 {
+    let seed = u64::from(std::process::id());
+    println!("seed {seed}");
+    seed
+}
+
 /// Says on the test's output that something was left out, and why; and in the file that `GANTRY_SKIPPED` names, since
 /// the output of a test that succeeds is often not shown.
 pub fn skip(what: &str, why: &str) {

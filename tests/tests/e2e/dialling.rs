@@ -7,15 +7,11 @@ use gantry::demo::process::freeze_holding;
 use gantry_tests::cluster::{RULES, said};
 use gantry_tests::site::slow;
 use gantry_tests::smtp::{deliver, note};
-use gantry_tests::{Lan, PATIENCE, Place, Site, await_that};
+use gantry_tests::{Lan, PATIENCE, Place, Site, await_that, seed};
+
+use crate::topologies::pc_2_takes_over_from_pc_1;
 
 const TO: &str = "b@recipient.example";
-
-fn seed() -> u64 {
-    let seed = u64::from(std::process::id());
-    println!("seed {seed}");
-    seed
-}
 
 /// No worker reaches the host: they join, link, take over from each other, and hear of a revocation, all by being dialled. Cables are
 /// pulled meanwhile.
@@ -30,23 +26,7 @@ fn workers_that_cannot_reach_the_host_work_for_it() {
         site.add_dialled_worker(name, place, "mx1", &slow(50));
     }
     site.await_ready("mx1", 2);
-    let source = site.source(&["mx1"], 8);
-    let sent = thread::scope(|scope| {
-        let sending = scope.spawn(|| source.send(&Mail::generated(seed(), 120), &|_| {}).unwrap());
-        await_that("mail flows", || (site.received().len() >= 10).then_some(()));
-        let holding = || site.holding("mx1", "pc-1");
-        let held = freeze_holding(&site.workers["pc-1"], PATIENCE, holding);
-        assert!(held.is_some(), "pc-1 holds a reservation\n{}", site.logs());
-        lan.pull(&pcs[0]);
-        site.workers["pc-1"].thaw();
-        await_that("pc-2 takes over", || {
-            (site.status("mx1")?.counter("taken_over") >= 1).then_some(())
-        });
-        lan.plug(&pcs[0]);
-        sending.join().unwrap()
-    });
-    site.balance(&sent);
-    site.await_ready("mx1", 2);
+    let sent = pc_2_takes_over_from_pc_1(&site, &lan, &pcs[0], 120);
 
     let revoked = site.hook_command("mx1", &["revoke", "pc-2"]);
     assert!(revoked.status.success(), "{}", said(&revoked));

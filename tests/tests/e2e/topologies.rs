@@ -4,10 +4,11 @@ use std::thread;
 
 use gantry::demo::mail::Mail;
 use gantry::demo::process::freeze_holding;
+use gantry::demo::source::Sent;
 use gantry_tests::cluster::{RULES, said};
 use gantry_tests::site::slow;
 use gantry_tests::smtp::{deliver, note};
-use gantry_tests::{Lan, PATIENCE, Place, Site, await_that, until};
+use gantry_tests::{Lan, PATIENCE, Place, Site, await_that, seed, until};
 
 const TO: &str = "b@recipient.example";
 
@@ -18,12 +19,6 @@ fn two_hosts() -> Site {
         site.add_host(name, &here, here.address, "127.0.0.0/8");
     }
     site
-}
-
-fn seed() -> u64 {
-    let seed = u64::from(std::process::id());
-    println!("seed {seed}");
-    seed
 }
 
 /// Each machine is a host and a worker, and each worker serves both hosts. The two are parted while mail flows, and each
@@ -97,24 +92,37 @@ fn two_pcs_for_a_host_take_over_from_each_other() {
         site.add_worker(name, place, &[("mx1", "")], &slow(50));
     }
     site.await_ready("mx1", 2);
+    pc_2_takes_over_from_pc_1(&site, &lan, &pcs[0], 150);
+}
+
+/// Mail flows, the cable of one of two workers is pulled while it holds a reservation, and the other takes over; then the
+/// cable is in again, everything is where it belongs, and both are ready. Gives what was sent.
+pub(crate) fn pc_2_takes_over_from_pc_1(
+    site: &Site,
+    lan: &Lan,
+    pc_1: &Place,
+    letters: usize,
+) -> Vec<Sent> {
     let source = site.source(&["mx1"], 8);
     let sent = thread::scope(|scope| {
-        let sending = scope.spawn(|| source.send(&Mail::generated(seed(), 150), &|_| {}).unwrap());
+        let sending =
+            scope.spawn(|| source.send(&Mail::generated(seed(), letters), &|_| {}).unwrap());
         await_that("mail flows", || (site.received().len() >= 10).then_some(()));
         // Stopped so that it surely holds something when its cable goes; then it goes on, alone.
         let holding = || site.holding("mx1", "pc-1");
         let held = freeze_holding(&site.workers["pc-1"], PATIENCE, holding);
         assert!(held.is_some(), "pc-1 holds a reservation\n{}", site.logs());
-        lan.pull(&pcs[0]);
+        lan.pull(pc_1);
         site.workers["pc-1"].thaw();
         await_that("pc-2 takes over", || {
             (site.status("mx1")?.counter("taken_over") >= 1).then_some(())
         });
-        lan.plug(&pcs[0]);
+        lan.plug(pc_1);
         sending.join().unwrap()
     });
     site.balance(&sent);
     site.await_ready("mx1", 2);
+    sent
 }
 
 /// One host is loaded, the other has little to do: the worker of both does not keep the one waiting for the other.

@@ -7,17 +7,11 @@ use gantry_tests::cluster::RULES;
 use gantry_tests::site::slow;
 use gantry_tests::smtp::{deliver, note};
 use gantry_tests::weather::ALL;
-use gantry_tests::{Place, Site, Weather, await_that};
+use gantry_tests::{Place, Site, Weather, await_that, seed};
 
 const TO: &str = "b@recipient.example";
 /// Above the windows of a stream, so that it is long under way when the network stops.
 const LARGE_BYTES: usize = 8_000_000;
-
-fn seed() -> u64 {
-    let seed = u64::from(std::process::id());
-    println!("seed {seed}");
-    seed
-}
 
 /// A host, and workers of these names that reach it through the same weather.
 fn site(workers: &[&str], modules: &str) -> (Site, Weather) {
